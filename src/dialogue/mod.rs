@@ -1,0 +1,3 @@
+//! ToolWOZ: MultiWOZ turned into a tool-calling environment with sparse rewards; its agents and its users.
+
+pub mod task;

@@ -1,0 +1,107 @@
+//! `std::fs` with the path in every error, and writes that are whole or absent.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// An I/O error that says what was being done to which path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{}`: {source}", path.display())]
+pub struct PathError {
+    /// What was being done, as a verb: `read`, `create`, `rename`.
+    pub action: &'static str,
+    /// The path it was done to.
+    pub path: PathBuf,
+    /// What the system answered.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A result whose error names its path.
+pub type Result<T> = std::result::Result<T, PathError>;
+
+fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|source| PathError { action, path: path.to_owned(), source })
+}
+
+/// Reads a whole file.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    at("read", path.as_ref(), fs::read(path.as_ref()))
+}
+
+/// Reads a whole file as UTF-8.
+pub fn read_to_string(path: impl AsRef<Path>) -> Result<String> {
+    at("read", path.as_ref(), fs::read_to_string(path.as_ref()))
+}
+
+/// Opens a file for reading.
+pub fn open(path: impl AsRef<Path>) -> Result<File> {
+    at("open", path.as_ref(), File::open(path.as_ref()))
+}
+
+/// Creates a file, or empties it where it exists.
+pub fn create(path: impl AsRef<Path>) -> Result<File> {
+    at("create", path.as_ref(), File::create(path.as_ref()))
+}
+
+/// Creates a folder and its parents.
+pub fn create_dir_all(path: impl AsRef<Path>) -> Result<()> {
+    at("create", path.as_ref(), fs::create_dir_all(path.as_ref()))
+}
+
+/// Removes a folder and what is in it; an absent one is no error.
+pub fn remove_dir_all(path: impl AsRef<Path>) -> Result<()> {
+    match fs::remove_dir_all(path.as_ref()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => at("remove", path.as_ref(), other),
+    }
+}
+
+/// Removes a file; an absent one is no error.
+pub fn remove_file(path: impl AsRef<Path>) -> Result<()> {
+    match fs::remove_file(path.as_ref()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => at("remove", path.as_ref(), other),
+    }
+}
+
+/// Renames a file or folder.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    at("rename", from.as_ref(), fs::rename(from.as_ref(), to.as_ref()))
+}
+
+/// Copies a file's bytes.
+pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64> {
+    at("copy", from.as_ref(), fs::copy(from.as_ref(), to.as_ref()))
+}
+
+/// The names in a folder, sorted, so that nothing depends on the file system's order.
+pub fn list(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let path = path.as_ref();
+    let entries = at("list", path, fs::read_dir(path))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(at("list", path, entry)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Writes a whole file beside its place, syncs it, and renames it there: a reader sees the old bytes or the new.
+pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = create(&aside)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = at("write", &aside, written) {
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    rename(&aside, path)
+}
+
+/// Asks the system to make a folder's entries durable.
+pub fn sync_dir(path: impl AsRef<Path>) -> Result<()> {
+    let folder = open(path.as_ref())?;
+    at("sync", path.as_ref(), folder.sync_all())
+}

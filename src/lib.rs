@@ -1,0 +1,13 @@
+//! `thresh`: declarative pipelines for self-training dialogue agents from sparse rewards.
+//!
+//! The modules in layer order, each importing only from those below it:
+//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dialogue`, `josh`, `llm`, `model`, `train`, `eval`),
+//! then `chat`, `table`, `fs`. Engine and domain meet only in `stages`.
+
+pub mod chat;
+pub mod dialogue;
+pub mod engine;
+pub mod fs;
+pub mod llm;
+pub mod stages;
+pub mod table;

@@ -1,0 +1,79 @@
+//! Language models behind one trait: an endpoint, a model of our own, a script, a recording.
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::chat::Message;
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Only the k likeliest tokens; `None` keeps all.
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens whose probabilities reach this sum; 1 keeps all.
+    pub top_p: f32,
+    /// The most tokens that one reply may have.
+    pub max_tokens: usize,
+    /// Texts that end a reply; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// One request for a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatRequest {
+    /// The chat so far, system message first where there is one.
+    pub messages: Vec<Message>,
+    /// How the reply is drawn.
+    pub sampling: Sampling,
+    /// The same request with the same seed gives the same reply, as far as the model's server honours seeds.
+    pub seed: u64,
+}
+
+/// One reply and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The reply's text, without the text that ended it.
+    pub text: String,
+    /// Tokens of the request, as the server or our tokenizer counts them.
+    pub prompt_tokens: u64,
+    /// Tokens of the reply.
+    pub completion_tokens: u64,
+    /// Whether `max_tokens` cut the reply off.
+    pub cut_off: bool,
+}
+
+/// Why no reply came. None of these says anything about the agent's skill: an episode that meets one is broken, not lost.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The endpoint could not be reached, or went away in mid-answer.
+    #[error("endpoint `{endpoint}` did not answer: {reason}")]
+    Unreachable { endpoint: String, reason: String },
+    /// The endpoint answered with an error status after all retries.
+    #[error("endpoint `{endpoint}` answered {status}: {body}")]
+    Status { endpoint: String, status: u16, body: String },
+    /// The endpoint answered with something that is not a chat completion.
+    #[error("endpoint `{endpoint}` sent no chat completion: {reason}")]
+    Malformed { endpoint: String, reason: String },
+    /// The request does not fit the model's context.
+    #[error("the chat has {tokens} tokens, the model's context {context}")]
+    TooLong { tokens: usize, context: usize },
+    /// The model itself failed.
+    #[error("the model failed: {0}")]
+    Failed(String),
+}
+
+/// Something that continues chats.
+///
+/// Many dialogues call `complete` at once from one thread. A model that computes here (rather than on a server) queues the
+/// requests, and answers the whole queue as one batch when the driver, seeing that every dialogue waits, calls
+/// [`ChatModel::answer_waiting`]: so what is batched with what depends on the dialogues alone, never on timing.
+pub trait ChatModel {
+    /// Continues a chat by one assistant message.
+    fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>>;
+
+    /// Answers every queued request; returns how many there were. A model on a server has none.
+    fn answer_waiting(&self) -> usize {
+        0
+    }
+}

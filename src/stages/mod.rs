@@ -1,0 +1,1 @@
+//! The kinds of stages: one file each, and the only list of them.
