@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod dialogue;
 pub mod engine;
+pub mod examples;
 pub mod fs;
 pub mod llm;
 pub mod stages;
