@@ -6,6 +6,7 @@ mod write;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use read::{TableError, TableReader, read, read_type};
@@ -32,6 +33,74 @@ pub fn schema<T: Row>() -> SchemaRef {
         .enums_without_data_as_strings(true);
     let fields = Vec::<FieldRef>::from_type::<T>(options)
         .unwrap_or_else(|error| panic!("row type `{}` is not a table: {error}", T::TYPE));
-    let metadata = [(TYPE_KEY.to_owned(), T::TYPE.to_owned())].into();
+    let metadata = HashMap::from([(TYPE_KEY.to_owned(), T::TYPE.to_owned())]);
     Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Leaf {
+        name: String,
+        score: Option<f64>,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Sample {
+        id: u64,
+        leaves: Vec<Leaf>,
+        role: crate::chat::Role,
+    }
+
+    impl Row for Sample {
+        const TYPE: &'static str = "test.sample/v1";
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Other {
+        id: u64,
+    }
+
+    impl Row for Other {
+        const TYPE: &'static str = "test.other/v1";
+    }
+
+    fn samples(count: u64) -> Vec<Sample> {
+        let leaf = |id: u64| Leaf { name: format!("ü{id}"), score: (!id.is_multiple_of(3)).then_some(id as f64 / 7.0) };
+        (0..count)
+            .map(|id| Sample { id, leaves: (0..id % 4).map(leaf).collect(), role: crate::chat::Role::Assistant })
+            .collect()
+    }
+
+    #[test]
+    fn rows_come_back_and_bytes_are_stable() {
+        let folder = tempfile::tempdir().unwrap();
+        for count in [0, 1, 1024, 2500] {
+            let (a, b) = (folder.path().join("a.parquet"), folder.path().join("b.parquet"));
+            let rows = samples(count);
+            let first = write(&a, rows.clone()).unwrap();
+            let second = write(&b, rows.clone()).unwrap();
+            assert_eq!(first, second);
+            assert_eq!(first.digest, blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
+            assert_eq!(first.bytes, std::fs::metadata(&a).unwrap().len());
+            assert_eq!(read::<Sample>(&a).unwrap(), rows);
+            assert_eq!(read_type(&a).unwrap().as_deref(), Some(Sample::TYPE));
+        }
+    }
+
+    #[test]
+    fn another_row_type_and_damage_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, samples(100)).unwrap();
+        let error = read::<Other>(&path).unwrap_err().to_string();
+        assert!(error.contains("holds `test.sample/v1` rows, expected `test.other/v1`"), "{error}");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = read::<Sample>(&path).unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
 }
