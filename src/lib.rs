@@ -10,5 +10,6 @@ pub mod engine;
 pub mod examples;
 pub mod fs;
 pub mod llm;
+pub mod model;
 pub mod stages;
 pub mod table;
