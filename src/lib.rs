@@ -13,3 +13,4 @@ pub mod llm;
 pub mod model;
 pub mod stages;
 pub mod table;
+pub mod train;
