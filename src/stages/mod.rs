@@ -1,1 +1,5 @@
 //! The kinds of stages: one file each, and the only list of them.
+
+pub mod train_kto;
+pub mod train_sft;
+mod training;

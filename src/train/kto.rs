@@ -59,12 +59,10 @@ pub fn train(
     kto: &KtoSettings,
     watch: &dyn Watch,
 ) -> Result<Trained, TrainError> {
-    let rows: Vec<&KtoRow> = rows.iter().filter(|row| row.sequence.scored_tokens() > 0).collect();
+    let rows = ordered(rows, kto, settings.seed);
     if rows.is_empty() {
         return Err(TrainError::NoExamples(" that have a scored token".to_owned()));
     }
-    let order = if kto.shuffle { shuffled(rows.len(), settings.seed) } else { (0..rows.len()).collect() };
-    let rows: Vec<&KtoRow> = order.into_iter().map(|place| rows[place]).collect();
     let plan = Plan::new(rows.len(), settings);
     let mut training = Training::begin(base.clone(), plan, settings, watch)?;
     let prepared = prepare(base, &rows, settings.batch_size, kto, &training.workers)?;
@@ -76,11 +74,24 @@ pub fn train(
     Ok(training.finish())
 }
 
-/// How many mismatched pairs of rows in this order are longer than `max_length`, and so lose the end of their completion.
-pub fn cut_pairs(rows: &[&KtoRow], batch_size: usize, max_length: usize) -> usize {
+/// How many mismatched pairs are longer than `max_length`, and so lose the end of their completion.
+pub fn cut_pairs(rows: &[KtoRow], batch_size: usize, kto: &KtoSettings, seed: u64) -> usize {
+    if kto.loss == KtoLoss::ApoZeroUnpaired {
+        return 0;
+    }
+    let rows = ordered(rows, kto, seed);
     let pairs = rotation(rows.len(), batch_size);
     let length = |(row, other): (&&KtoRow, usize)| row.prompt + rows[other].sequence.ids.len() - rows[other].prompt;
-    rows.iter().zip(pairs).map(length).filter(|length| *length > max_length).count()
+    rows.iter().zip(pairs).map(length).filter(|length| *length > kto.max_length).count()
+}
+
+/// The rows that can be learnt from, in the order of training.
+fn ordered<'a>(rows: &'a [KtoRow], kto: &KtoSettings, seed: u64) -> Vec<&'a KtoRow> {
+    let rows: Vec<&KtoRow> = rows.iter().filter(|row| row.sequence.scored_tokens() > 0).collect();
+    if !kto.shuffle {
+        return rows;
+    }
+    shuffled(rows.len(), seed).into_iter().map(|place| rows[place]).collect()
 }
 
 /// The base's log-probabilities of rows and mismatched pairs.

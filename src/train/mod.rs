@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod encode;
 pub mod kto;
 pub mod log;
 pub mod loss;
