@@ -40,50 +40,91 @@ impl Decoder {
         config.check()?;
         let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed) };
         let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
-        Ok(Self::build(
+        Self::build(
             config,
             |name, shape| {
-                let deviation = if name.ends_with("o_proj") || name.ends_with("down_proj") { residual } else { 0.02 };
-                Tensor::from_data(TensorData::new(draw.normal(shape[0] * shape[1], deviation), shape), device)
+                let back = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+                let values = draw.normal(shape[0] * shape[1], if back { residual } else { 0.02 });
+                Ok(Tensor::from_data(TensorData::new(values, shape), device))
             },
-            |size| Tensor::ones([size], device),
-        ))
+            |_, size| Ok(Tensor::ones([size], device)),
+        )
     }
 
-    /// A decoder whose matrices come from `matrix`, asked by the name within its layer and the shape in memory, always in
-    /// the same order, and whose norms come from `norm`.
-    pub(super) fn build(
+    /// A decoder whose matrices and norms come from functions of Hugging Face's name and the shape in memory, always asked
+    /// in the same order.
+    pub(super) fn build<E>(
         config: &ModelConfig,
-        mut matrix: impl FnMut(&str, [usize; 2]) -> Tensor<2>,
-        mut norm: impl FnMut(usize) -> Tensor<1>,
-    ) -> Self {
+        mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
+        mut norm: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
+    ) -> Result<Self, E> {
         let (hidden, inner, head) = (config.hidden_size, config.intermediate_size, config.head_size());
         let (queries, keys) = (config.num_attention_heads * head, config.kv_heads() * head);
-        let mut matrix = |name: &str, shape| Param::from_tensor(matrix(name, shape));
-        let mut norm = || RmsNorm { weight: Param::from_tensor(norm(hidden)), epsilon: config.rms_norm_eps };
-        let embed_tokens = matrix("embed_tokens", [config.vocab_size, hidden]);
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| Layer {
-                input_layernorm: norm(),
+        let mut matrix = |name: String, shape| Ok(Param::from_tensor(matrix(&name, shape)?));
+        let epsilon = config.rms_norm_eps;
+        let mut norm = |name: String| Ok(RmsNorm { weight: Param::from_tensor(norm(&name, hidden)?), epsilon });
+        let embed_tokens = matrix("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            layers.push(Layer {
+                input_layernorm: norm(name("input_layernorm"))?,
                 self_attn: Attention {
-                    q_proj: matrix("q_proj", [hidden, queries]),
-                    k_proj: matrix("k_proj", [hidden, keys]),
-                    v_proj: matrix("v_proj", [hidden, keys]),
-                    o_proj: matrix("o_proj", [queries, hidden]),
+                    q_proj: matrix(name("self_attn.q_proj"), [hidden, queries])?,
+                    k_proj: matrix(name("self_attn.k_proj"), [hidden, keys])?,
+                    v_proj: matrix(name("self_attn.v_proj"), [hidden, keys])?,
+                    o_proj: matrix(name("self_attn.o_proj"), [queries, hidden])?,
                     heads: config.num_attention_heads,
                     kv_heads: config.kv_heads(),
                 },
-                post_attention_layernorm: norm(),
+                post_attention_layernorm: norm(name("post_attention_layernorm"))?,
                 mlp: Mlp {
-                    gate_proj: matrix("gate_proj", [hidden, inner]),
-                    up_proj: matrix("up_proj", [hidden, inner]),
-                    down_proj: matrix("down_proj", [inner, hidden]),
+                    gate_proj: matrix(name("mlp.gate_proj"), [hidden, inner])?,
+                    up_proj: matrix(name("mlp.up_proj"), [hidden, inner])?,
+                    down_proj: matrix(name("mlp.down_proj"), [inner, hidden])?,
                 },
-            })
-            .collect();
-        let lm_head = (!config.tie_word_embeddings).then(|| matrix("lm_head", [hidden, config.vocab_size]));
+            });
+        }
+        let norm = norm("model.norm.weight".to_owned())?;
+        let head_shape = [hidden, config.vocab_size];
+        let lm_head =
+            if config.tie_word_embeddings { None } else { Some(matrix("lm_head.weight".to_owned(), head_shape)?) };
         let rope = RopeTable::new(config.max_position_embeddings, head, config.rope_theta);
-        Self { embed_tokens, layers, norm: norm(), lm_head, config: config.clone(), rope }
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), rope })
+    }
+
+    /// Every matrix under Hugging Face's name, in the order in which [`Decoder::build`] asks for them.
+    pub(super) fn matrices(&self) -> Vec<(String, &Param<Tensor<2>>)> {
+        let mut named = vec![("model.embed_tokens.weight".to_owned(), &self.embed_tokens)];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+            let parts = [
+                ("self_attn.q_proj", &attention.q_proj),
+                ("self_attn.k_proj", &attention.k_proj),
+                ("self_attn.v_proj", &attention.v_proj),
+                ("self_attn.o_proj", &attention.o_proj),
+                ("mlp.gate_proj", &mlp.gate_proj),
+                ("mlp.up_proj", &mlp.up_proj),
+                ("mlp.down_proj", &mlp.down_proj),
+            ];
+            named.extend(parts.map(|(part, param)| (format!("model.layers.{index}.{part}.weight"), param)));
+        }
+        named.extend(self.lm_head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
+        named
+    }
+
+    /// Every norm's scale under Hugging Face's name.
+    pub(super) fn norms(&self) -> Vec<(String, &Param<Tensor<1>>)> {
+        let mut named = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let parts = [
+                ("input_layernorm", &layer.input_layernorm),
+                ("post_attention_layernorm", &layer.post_attention_layernorm),
+            ];
+            named.extend(parts.map(|(part, norm)| (format!("model.layers.{index}.{part}.weight"), &norm.weight)));
+        }
+        named.push(("model.norm.weight".to_owned(), &self.norm.weight));
+        named
     }
 
     /// The shape of the model.
