@@ -3,3 +3,6 @@
 pub mod train_kto;
 pub mod train_sft;
 mod training;
+
+#[cfg(test)]
+mod training_tests;

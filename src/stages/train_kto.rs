@@ -1,7 +1,5 @@
 //! `train.kto`: Kahneman-Tversky optimisation.
 
-use std::path::Path;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +111,7 @@ fn checkpoint_every() -> u64 {
 }
 
 impl TrainKto {
-    fn settings(&self, scratch: &Path) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             epochs: self.epochs,
             max_steps: self.max_steps,
@@ -126,7 +124,6 @@ impl TrainKto {
             max_grad_norm: self.max_grad_norm,
             seed: self.seed,
             checkpoint_every: self.checkpoint_every,
-            scratch: scratch.to_owned(),
         }
     }
 
@@ -180,7 +177,7 @@ kto:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = training::check(&self.settings(training::nowhere()), self.max_length, self.limit);
+        let mut problems = training::check(&self.settings(), self.max_length, self.limit);
         if self.batch_size == 1 {
             problems.push(Problem::new("batch_size", "must be at least 2: a row meets another row's completion"));
         }
@@ -205,8 +202,9 @@ kto:
         let kto_settings = self.kto_settings(&encoded.rows, max_length);
         self.warn(context, &encoded.rows, &kto_settings);
         let listener = Listener::new(context);
-        let settings = self.settings(&context.scratch);
-        let trained = kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, &listener);
+        let settings = self.settings();
+        let trained =
+            kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, &context.scratch, &listener);
         training::finish(context, base, trained, &listener)
     }
 }

@@ -1,7 +1,5 @@
 //! `train.sft`: supervised fine-tuning.
 
-use std::path::Path;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +86,7 @@ fn checkpoint_every() -> u64 {
 }
 
 impl TrainSft {
-    fn settings(&self, scratch: &Path) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             epochs: self.epochs,
             max_steps: self.max_steps,
@@ -101,7 +99,6 @@ impl TrainSft {
             max_grad_norm: self.max_grad_norm,
             seed: self.seed,
             checkpoint_every: self.checkpoint_every,
-            scratch: scratch.to_owned(),
         }
     }
 }
@@ -125,7 +122,7 @@ sft:
     }
 
     fn check(&self) -> Vec<Problem> {
-        training::check(&self.settings(training::nowhere()), self.max_length, self.limit)
+        training::check(&self.settings(), self.max_length, self.limit)
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
@@ -135,7 +132,7 @@ sft:
         let encoded = encode::sft(&base.tokenizer, &examples, max_length, self.too_long)?;
         training::warn_left_out(context, &encoded, max_length);
         let listener = Listener::new(context);
-        let trained = sft::train(base.decoder.clone(), &encoded.rows, &self.settings(&context.scratch), &listener);
+        let trained = sft::train(base.decoder.clone(), &encoded.rows, &self.settings(), &context.scratch, &listener);
         training::finish(context, base, trained, &listener)
     }
 }

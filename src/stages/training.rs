@@ -1,7 +1,6 @@
 //! What the two training stages share: how they listen to a training, and what they check, read and write.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -139,9 +138,4 @@ pub(super) fn not_negative(name: &str, value: f64) -> Option<Problem> {
 pub(super) fn limited<T>(mut examples: Vec<T>, limit: Option<usize>) -> Vec<T> {
     examples.truncate(limit.unwrap_or(usize::MAX));
     examples
-}
-
-/// Where no stage runs: settings that are only checked name no folder.
-pub(super) fn nowhere() -> &'static Path {
-    Path::new("")
 }

@@ -94,12 +94,7 @@ fn sift<T>(
     let (short, long): (Vec<T>, Vec<T>) = all.into_iter().partition(|row| sequence(row).ids.len() <= limit);
     if let (TooLong::Error, Some(first)) = (too_long, long.first()) {
         let Sequence { dialogue, ids, .. } = sequence(first);
-        return Err(EncodeError::TooLong {
-            dialogue: dialogue.clone(),
-            tokens: ids.len(),
-            limit,
-            count: long.len(),
-        });
+        return Err(EncodeError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit, count: long.len() });
     }
     let before = short.len();
     let rows: Vec<T> = short.into_iter().filter(|row| sequence(row).scored_tokens() > 0).collect();
@@ -140,7 +135,12 @@ mod tests {
         let tokenizer = tokenizer();
         let chat = |messages: &[Message]| SftExample { dialogue: "d".to_owned(), messages: messages.to_vec() };
         let examples = [
-            chat(&[Message::user("I want"), Message::assistant("area"), Message::user("hotel"), Message::assistant("a")]),
+            chat(&[
+                Message::user("I want"),
+                Message::assistant("area"),
+                Message::user("hotel"),
+                Message::assistant("a"),
+            ]),
             chat(&[Message::user("I want")]),
         ];
         let encoded = sft(&tokenizer, &examples, 500, TooLong::Error).unwrap();

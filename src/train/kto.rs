@@ -2,6 +2,7 @@
 //! sections 1 and 3).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::batch::{Part, Sequence, parts, rotation, shuffled};
 use super::loss::{KtoConstants, KtoLoss, kl_estimate, kto_loss, rewards};
@@ -48,7 +49,7 @@ struct Prepared<'a> {
 ///
 /// The order of rows is the same in every epoch, since the pairs for the KL estimate are made within a batch of
 /// `settings.batch_size` rows, which must be at least 2. The base's log-probabilities are computed once, before the first
-/// step. A checkpoint in `settings.scratch` is gone on from, to the same weights.
+/// step. A checkpoint in `scratch` is gone on from, to the same weights.
 ///
 /// # Errors
 /// As [`super::sft::train`], and when the base gives a row a log-probability that is no finite number.
@@ -57,6 +58,7 @@ pub fn train(
     rows: &[KtoRow],
     settings: &Settings,
     kto: &KtoSettings,
+    scratch: &Path,
     watch: &dyn Watch,
 ) -> Result<Trained, TrainError> {
     let rows = ordered(rows, kto, settings.seed);
@@ -64,7 +66,7 @@ pub fn train(
         return Err(TrainError::NoExamples(" that have a scored token".to_owned()));
     }
     let plan = Plan::new(rows.len(), settings);
-    let mut training = Training::begin(base.clone(), plan, settings, watch)?;
+    let mut training = Training::begin(base.clone(), plan, settings, scratch, watch)?;
     let prepared = prepare(base, &rows, settings.batch_size, kto, &training.workers)?;
     let batches: Vec<&[Prepared]> = prepared.chunks(settings.batch_size).collect();
     while !training.done() {
@@ -119,7 +121,11 @@ fn prepare<'a>(
         }
     }
     let mut pairs = pairs.into_iter().zip(pair_reference);
-    Ok(rows.iter().zip(reference).map(|(row, reference)| Prepared { row, reference, mismatched: pairs.next() }).collect())
+    Ok(rows
+        .iter()
+        .zip(reference)
+        .map(|(row, reference)| Prepared { row, reference, mismatched: pairs.next() })
+        .collect())
 }
 
 /// One row's prompt with another's completion, cut at `max_length`.

@@ -1,6 +1,7 @@
 //! Supervised fine-tuning: the scored tokens of every example are made likelier.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::batch::{Part, Sequence, parts, shuffled_batches};
 use super::optimise::{Gradients, tracked};
@@ -12,7 +13,8 @@ use crate::model::Decoder;
 /// Trains `base` on the examples.
 ///
 /// Each epoch sees every example once, in an order that the seed decides. The loss of a step is the mean over all its scored
-/// tokens, however many batches it has. A checkpoint in `settings.scratch` is gone on from, to the same weights.
+/// tokens, however many batches it has. A checkpoint in `scratch` is gone
+/// on from, to the same weights; the folder is made where it is needed.
 ///
 /// # Errors
 /// When there is nothing to learn, when loss or gradient is no finite number, when asked to stop, and when a checkpoint
@@ -21,6 +23,7 @@ pub fn train(
     base: Decoder,
     examples: &[Sequence],
     settings: &Settings,
+    scratch: &Path,
     watch: &dyn Watch,
 ) -> Result<Trained, TrainError> {
     let examples: Vec<&Sequence> = examples.iter().filter(|example| example.scored_tokens() > 0).collect();
@@ -29,7 +32,7 @@ pub fn train(
     }
     let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
     let plan = Plan::new(examples.len(), settings);
-    let mut training = Training::begin(base, plan, settings, watch)?;
+    let mut training = Training::begin(base, plan, settings, scratch, watch)?;
     let mut order = (u64::MAX, Vec::new());
     while !training.done() {
         let (epoch, batches) = plan.batches_of(training.step);

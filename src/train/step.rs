@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -40,8 +40,6 @@ pub struct Settings {
     pub seed: u64,
     /// Steps from one checkpoint to the next; 0: only when asked to stop.
     pub checkpoint_every: u64,
-    /// The folder for checkpoints: it outlives a killed training.
-    pub scratch: PathBuf,
 }
 
 /// A trained model and what was written down.
@@ -133,6 +131,7 @@ pub(super) struct Training<'a> {
     pub plan: Plan,
     pub workers: Workers,
     settings: &'a Settings,
+    scratch: &'a Path,
     watch: &'a dyn Watch,
     adam: AdamW,
     log: Vec<TrainLog>,
@@ -144,15 +143,16 @@ impl<'a> Training<'a> {
         base: Decoder,
         plan: Plan,
         settings: &'a Settings,
+        scratch: &'a Path,
         watch: &'a dyn Watch,
     ) -> Result<Self, TrainError> {
         let base = untracked(base);
         let workers = Workers::new(&device(&base))?;
-        let (model, adam, step, log) = match checkpoint::load(&settings.scratch, base.clone(), settings.adam)? {
+        let (model, adam, step, log) = match checkpoint::load(scratch, base.clone(), settings.adam)? {
             Some(State { model, adam, log }) => (model, adam, log.len() as u64, log),
             None => (base, AdamW::new(settings.adam), 0, Vec::new()),
         };
-        Ok(Self { model, step, plan, workers, settings, watch, adam, log })
+        Ok(Self { model, step, plan, workers, settings, scratch, watch, adam, log })
     }
 
     /// Clips, updates the model, writes down, keeps a checkpoint where one is due.
@@ -184,7 +184,7 @@ impl<'a> Training<'a> {
         let every = self.settings.checkpoint_every;
         let stop = self.watch.stop() && self.step < self.plan.steps;
         if stop || (every > 0 && self.step.is_multiple_of(every)) {
-            checkpoint::save(&self.settings.scratch, &self.model, &self.adam, &self.log)?;
+            checkpoint::save(self.scratch, &self.model, &self.adam, &self.log)?;
         }
         if stop { Err(TrainError::Stopped(self.step)) } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! Whole trainings on a tiny decoder.
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use burn::tensor::Device;
 
@@ -27,7 +28,6 @@ pub(super) fn settings() -> Settings {
         max_grad_norm: 1.0,
         seed: 7,
         checkpoint_every: 0,
-        scratch: "unused".into(),
     }
 }
 
@@ -85,12 +85,17 @@ impl Watch for Listener {
     }
 }
 
+/// No folder: those trainings keep no checkpoint.
+fn nowhere() -> &'static Path {
+    Path::new("no such folder")
+}
+
 fn bits(trained: &Trained) -> Vec<u64> {
     parameters(&trained.model).into_iter().flat_map(host).map(f64::to_bits).collect()
 }
 
 fn sft(settings: &Settings) -> Result<Trained, TrainError> {
-    sft::train(decoder(), &sequences(30), settings, &Listener::default())
+    sft::train(decoder(), &sequences(30), settings, nowhere(), &Listener::default())
 }
 
 fn kto_settings() -> KtoSettings {
@@ -99,7 +104,7 @@ fn kto_settings() -> KtoSettings {
 }
 
 fn kto(settings: &Settings) -> Result<Trained, TrainError> {
-    kto::train(decoder(), &rows(20), settings, &kto_settings(), &Listener::default())
+    kto::train(decoder(), &rows(20), settings, &kto_settings(), nowhere(), &Listener::default())
 }
 
 #[test]
@@ -143,18 +148,21 @@ fn two_trainings_at_once_do_not_meet() {
 }
 
 /// Stops a training twice, the second time beyond the last periodic checkpoint, and lets it end.
-fn interrupted(settings: &Settings, train: impl Fn(&Settings, &Listener) -> Result<Trained, TrainError>) -> Trained {
+fn interrupted(
+    settings: &Settings,
+    train: impl Fn(&Settings, &Path, &Listener) -> Result<Trained, TrainError>,
+) -> Trained {
     let scratch = tempfile::tempdir().unwrap();
-    let settings = Settings { scratch: scratch.path().to_owned(), checkpoint_every: 2, ..settings.clone() };
+    let settings = Settings { checkpoint_every: 2, ..settings.clone() };
     for stop_after in [3, 6] {
         let listener = Listener { stop_after: Some(stop_after), ..Listener::default() };
-        match train(&settings, &listener) {
+        match train(&settings, scratch.path(), &listener) {
             Err(TrainError::Stopped(step)) => assert_eq!(step, stop_after),
             other => panic!("not stopped: {other:?}"),
         }
     }
     let listener = Listener::default();
-    let trained = train(&settings, &listener).unwrap();
+    let trained = train(&settings, scratch.path(), &listener).unwrap();
     assert_eq!(listener.heard.borrow()[0].step, 7, "it begins where it was stopped");
     trained
 }
@@ -163,8 +171,8 @@ fn interrupted(settings: &Settings, train: impl Fn(&Settings, &Listener) -> Resu
 fn an_interrupted_sft_ends_with_the_same_bits_and_the_same_log() {
     let settings = Settings { epochs: 1.5, ..settings() };
     let whole = sft(&settings).unwrap();
-    let pieces = interrupted(&settings, |settings, listener| {
-        sft::train(decoder(), &sequences(30), settings, listener)
+    let pieces = interrupted(&settings, |settings, scratch, listener| {
+        sft::train(decoder(), &sequences(30), settings, scratch, listener)
     });
     assert_eq!(bits(&whole), bits(&pieces));
     assert_eq!(whole.log, pieces.log);
@@ -174,8 +182,8 @@ fn an_interrupted_sft_ends_with_the_same_bits_and_the_same_log() {
 fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
     let settings = Settings { epochs: 2.0, ..settings() };
     let whole = kto(&settings).unwrap();
-    let pieces = interrupted(&settings, |settings, listener| {
-        kto::train(decoder(), &rows(20), settings, &kto_settings(), listener)
+    let pieces = interrupted(&settings, |settings, scratch, listener| {
+        kto::train(decoder(), &rows(20), settings, &kto_settings(), scratch, listener)
     });
     assert_eq!(bits(&whole), bits(&pieces));
     assert_eq!(whole.log, pieces.log);
@@ -185,11 +193,12 @@ fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
 fn a_half_written_checkpoint_is_none_and_a_foreign_one_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::create_dir(scratch.path().join("step-00000004.tmp")).unwrap();
-    let settings = Settings { scratch: scratch.path().to_owned(), checkpoint_every: 3, ..settings() };
-    assert_eq!(sft(&settings).unwrap().log[0].step, 1);
+    let settings = Settings { checkpoint_every: 3, ..settings() };
+    let train = |model| sft::train(model, &sequences(30), &settings, scratch.path(), &Listener::default());
+    assert_eq!(train(decoder()).unwrap().log[0].step, 1);
     let config = ModelConfig { intermediate_size: 8, ..decoder().config().clone() };
     let other = Decoder::init(&config, 3, &Device::flex()).unwrap();
-    let error = sft::train(other, &sequences(30), &settings, &Listener::default()).unwrap_err().to_string();
+    let error = train(other).unwrap_err().to_string();
     assert!(error.contains("does not fit this training: `parameter.00007` is F32 [384]"), "{error}");
 }
 
@@ -218,13 +227,14 @@ fn kto_accumulation_is_the_mean_over_batches() {
 #[test]
 fn the_unpaired_anchored_loss_estimates_no_kl() {
     let kto_settings = KtoSettings { loss: KtoLoss::ApoZeroUnpaired, ..kto_settings() };
-    let trained = kto::train(decoder(), &rows(8), &settings(), &kto_settings, &Listener::default()).unwrap();
+    let trained = kto::train(decoder(), &rows(8), &settings(), &kto_settings, nowhere(), &Listener::default()).unwrap();
     assert!(trained.log.iter().all(|row| row.kl.is_none() && row.rewards_chosen.is_some()));
 }
 
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_dialogues() {
-    let error = sft(&Settings { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 0.0, ..settings() }).unwrap_err();
+    let error =
+        sft(&Settings { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 0.0, ..settings() }).unwrap_err();
     let TrainError::NotFinite { step, dialogues, .. } = &error else { panic!("{error}") };
     assert!(*step > 1 && dialogues.len() == 4, "{error}");
 }
@@ -236,7 +246,7 @@ fn nothing_to_learn_is_an_error() {
         sequence
     };
     let examples: Vec<Sequence> = sequences(3).into_iter().map(blank).collect();
-    let error = sft::train(decoder(), &examples, &settings(), &Listener::default()).unwrap_err();
+    let error = sft::train(decoder(), &examples, &settings(), nowhere(), &Listener::default()).unwrap_err();
     assert_eq!(error.to_string(), "there are no examples to train on that have a scored token");
 }
 
@@ -261,10 +271,15 @@ fn speed_of_a_step() {
         }
         fn step(&self, row: &TrainLog, _: u64) {
             let seconds = self.0.replace(std::time::Instant::now()).elapsed().as_secs_f64();
-            println!("step {} loss {:.4} {seconds:.3} s {:.0} tokens/s", row.step, row.loss, row.tokens as f64 / seconds);
+            println!(
+                "step {} loss {:.4} {seconds:.3} s {:.0} tokens/s",
+                row.step,
+                row.loss,
+                row.tokens as f64 / seconds
+            );
         }
     }
     let settings = Settings { batch_size: rows, ..settings() };
     let clock = Clock(RefCell::new(std::time::Instant::now()));
-    sft::train(model, &examples, &settings, &clock).unwrap();
+    sft::train(model, &examples, &settings, nowhere(), &clock).unwrap();
 }
