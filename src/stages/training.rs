@@ -88,6 +88,11 @@ impl Watch for Listener<'_> {
         self.context.check_stop().is_err()
     }
 
+    fn prepared(&self, done: u64, sequences: u64) {
+        self.context.progress(done, sequences, "sequences", "log-probabilities of the base model");
+        self.last.replace(Instant::now());
+    }
+
     fn step(&self, row: &TrainLog, steps: u64) {
         let time = self.last.replace(Instant::now()).elapsed();
         let mut seen = self.seen.borrow_mut();

@@ -1,5 +1,5 @@
 //! Checkpoints: a folder `step-NNNNNNNN` in the scratch folder, with parameters and moments in `state.safetensors` and the
-//! rows of the log so far in `log.parquet`.
+//! rows of the log so far in `log.parquet`; for KTO also `reference.parquet`, what the base model says of the rows.
 //!
 //! A folder is filled under another name and then renamed, so a checkpoint is whole or absent. Numbers are kept as `f32`,
 //! which holds every precision that we train in, so that going on gives the same bits.
@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
 
 use super::optimise::{AdamW, AdamWConfig, Moments, parameters, with_parameters};
 use super::{TrainError, TrainLog};
+use crate::fs;
 use crate::model::Decoder;
-use crate::{fs, table};
+use crate::table::{self, Row};
 
 const STATE: &str = "state.safetensors";
 const LOG: &str = "log.parquet";
+const REFERENCE: &str = "reference.parquet";
 
 /// A training as it stood after the log's last step.
 #[derive(Debug)]
@@ -72,6 +75,45 @@ pub fn load(scratch: &Path, model: Decoder, config: AdamWConfig) -> Result<Optio
     }
     let model = with_parameters(model, values);
     Ok(Some(State { model, adam: AdamW::resumed(config, log.len() as u64, moments), log }))
+}
+
+/// What the base model says of one sequence.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ReferenceRow {
+    log_prob: f64,
+}
+
+impl Row for ReferenceRow {
+    const TYPE: &'static str = "train.reference/v1";
+}
+
+/// Keeps the base model's log-probabilities of a KTO training, of all sequences or the first of them.
+///
+/// # Errors
+/// When a file or folder cannot be written.
+pub fn save_reference(scratch: &Path, values: &[f64]) -> Result<(), TrainError> {
+    fs::create_dir_all(scratch)?;
+    let aside = scratch.join(format!("{REFERENCE}.tmp"));
+    let rows = values.iter().map(|log_prob| ReferenceRow { log_prob: *log_prob });
+    table::write(&aside, rows).map_err(TrainError::Log)?;
+    Ok(fs::rename(&aside, scratch.join(REFERENCE))?)
+}
+
+/// The log-probabilities that were kept; none where nothing was.
+///
+/// # Errors
+/// When the file cannot be read, or holds more than `sequences` numbers.
+pub fn load_reference(scratch: &Path, sequences: usize) -> Result<Vec<f64>, TrainError> {
+    let path = scratch.join(REFERENCE);
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<ReferenceRow> = table::read(&path).map_err(|error| TrainError::Log(error.into()))?;
+    if rows.len() > sequences {
+        let reason = format!("it holds {} numbers for {sequences} sequences", rows.len());
+        return Err(TrainError::Checkpoint { path: path.display().to_string(), reason });
+    }
+    Ok(rows.into_iter().map(|row| row.log_prob).collect())
 }
 
 /// The folders of whole checkpoints, oldest first.

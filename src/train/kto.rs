@@ -6,11 +6,14 @@ use std::path::Path;
 
 use super::batch::{Part, Sequence, parts, rotation, shuffled};
 use super::loss::{KtoConstants, KtoLoss, kl_estimate, kto_loss, rewards};
-use super::optimise::{Gradients, tracked};
+use super::optimise::{Gradients, tracked, untracked};
 use super::step::{Measured, Plan, Settings, Trained, Training, device, host, log_probs, sequence_log_probs};
 use super::workers::{Workers, part_budget};
-use super::{TrainError, TrainLog, Watch, loss};
+use super::{TrainError, TrainLog, Watch, checkpoint, loss};
 use crate::model::Decoder;
+
+/// Sequences that the base runs over between two looks at the wish to stop.
+const REFERENCE_CHUNK: usize = 256;
 
 /// A continuation of a prompt, desirable or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub fn train(
     }
     let plan = Plan::new(rows.len(), settings);
     let mut training = Training::begin(base.clone(), plan, settings, scratch, watch)?;
-    let prepared = prepare(base, &rows, settings.batch_size, kto, &training.workers)?;
+    let prepared = prepare(base, &rows, kto, &training)?;
     let batches: Vec<&[Prepared]> = prepared.chunks(settings.batch_size).collect();
     while !training.done() {
         let (_, range) = plan.batches_of(training.step);
@@ -96,36 +99,49 @@ fn ordered<'a>(rows: &'a [KtoRow], kto: &KtoSettings, seed: u64) -> Vec<&'a KtoR
     shuffled(rows.len(), seed).into_iter().map(|place| rows[place]).collect()
 }
 
-/// The base's log-probabilities of rows and mismatched pairs.
+/// Rows with what the base says of them and of their mismatched pairs.
 fn prepare<'a>(
     base: Decoder,
     rows: &[&'a KtoRow],
-    batch_size: usize,
     kto: &KtoSettings,
-    workers: &Workers,
+    training: &Training,
 ) -> Result<Vec<Prepared<'a>>, TrainError> {
-    let base = super::optimise::untracked(base);
-    let own: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).collect();
+    let others = rotation(rows.len(), training.settings.batch_size);
+    let pair = |(row, other): (&&KtoRow, usize)| mismatched(row, rows[other], kto.max_length);
     let pairs: Vec<Sequence> = match kto.loss {
         KtoLoss::ApoZeroUnpaired => Vec::new(),
-        KtoLoss::Kto => {
-            let others = rotation(rows.len(), batch_size);
-            rows.iter().zip(others).map(|(row, other)| mismatched(row, rows[other], kto.max_length)).collect()
-        }
+        KtoLoss::Kto => rows.iter().zip(others).map(pair).collect(),
     };
-    let reference = sequence_log_probs(&base, &own, workers);
-    let pair_reference = sequence_log_probs(&base, &pairs.iter().collect::<Vec<_>>(), workers);
-    for (sequence, value) in own.iter().copied().zip(&reference).chain(pairs.iter().zip(&pair_reference)) {
-        if !value.is_finite() {
+    let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).chain(&pairs).collect();
+    let mut reference = reference(&untracked(base), &sequences, training)?;
+    let mut pairs = pairs.into_iter().zip(reference.split_off(rows.len()));
+    let prepared = |(row, reference): (&&'a KtoRow, f64)| Prepared { row, reference, mismatched: pairs.next() };
+    Ok(rows.iter().zip(reference).map(prepared).collect())
+}
+
+/// The base's log-probabilities. What is known is kept in the scratch folder when asked to stop and at the end, so that an
+/// interrupted training need not compute it again.
+fn reference(base: &Decoder, sequences: &[&Sequence], training: &Training) -> Result<Vec<f64>, TrainError> {
+    let Training { settings, scratch, watch, .. } = training;
+    let mut known = checkpoint::load_reference(scratch, sequences.len())?;
+    while known.len() < sequences.len() {
+        let rest = &sequences[known.len()..];
+        let chunk = &rest[..rest.len().min(REFERENCE_CHUNK)];
+        let values = sequence_log_probs(base, chunk, &training.workers);
+        if let Some((sequence, value)) = chunk.iter().zip(&values).find(|(_, value)| !value.is_finite()) {
             return Err(TrainError::Reference { dialogue: sequence.dialogue.clone(), value: *value });
         }
+        known.extend(values);
+        watch.prepared(known.len() as u64, sequences.len() as u64);
+        let stop = watch.stop();
+        if stop || (settings.checkpoint_every > 0 && known.len() == sequences.len()) {
+            checkpoint::save_reference(scratch, &known)?;
+        }
+        if stop {
+            return Err(TrainError::Stopped(training.step));
+        }
     }
-    let mut pairs = pairs.into_iter().zip(pair_reference);
-    Ok(rows
-        .iter()
-        .zip(reference)
-        .map(|(row, reference)| Prepared { row, reference, mismatched: pairs.next() })
-        .collect())
+    Ok(known)
 }
 
 /// One row's prompt with another's completion, cut at `max_length`.

@@ -45,6 +45,9 @@ pub trait Watch {
     /// [`super::TrainError::Stopped`].
     fn stop(&self) -> bool;
 
+    /// Before the first step of KTO: the base model has seen so many sequences.
+    fn prepared(&self, done: u64, sequences: u64);
+
     /// A step is done, of so many.
     fn step(&self, row: &TrainLog, steps: u64);
 }

@@ -130,9 +130,9 @@ pub(super) struct Training<'a> {
     pub step: u64,
     pub plan: Plan,
     pub workers: Workers,
-    settings: &'a Settings,
-    scratch: &'a Path,
-    watch: &'a dyn Watch,
+    pub settings: &'a Settings,
+    pub scratch: &'a Path,
+    pub watch: &'a dyn Watch,
     adam: AdamW,
     log: Vec<TrainLog>,
 }

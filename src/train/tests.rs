@@ -1,6 +1,6 @@
 //! Whole trainings on a tiny decoder.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -71,12 +71,19 @@ fn rows(count: usize) -> Vec<KtoRow> {
 #[derive(Default)]
 struct Listener {
     stop_after: Option<u64>,
+    prepared: Cell<u64>,
     heard: RefCell<Vec<TrainLog>>,
 }
 
 impl Watch for Listener {
     fn stop(&self) -> bool {
-        self.stop_after.is_some_and(|stop| self.heard.borrow().last().is_some_and(|row| row.step >= stop))
+        let step = self.heard.borrow().last().map_or(0, |row| row.step);
+        self.stop_after.is_some_and(|stop| step >= stop)
+    }
+
+    fn prepared(&self, done: u64, sequences: u64) {
+        assert!(done <= sequences);
+        self.prepared.set(done);
     }
 
     fn step(&self, row: &TrainLog, steps: u64) {
@@ -190,6 +197,22 @@ fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
 }
 
 #[test]
+fn what_the_base_says_is_not_computed_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let train = |rows: &[KtoRow], listener: &Listener| {
+        kto::train(decoder(), rows, &settings(), &kto_settings(), scratch.path(), listener)
+    };
+    let listener = Listener { stop_after: Some(0), ..Listener::default() };
+    assert!(matches!(train(&rows(150), &listener).unwrap_err(), TrainError::Stopped(0)));
+    assert_eq!(listener.prepared.get(), 256, "stopped after the first chunk of 300");
+    let listener = Listener { stop_after: Some(1), ..Listener::default() };
+    assert!(matches!(train(&rows(150), &listener).unwrap_err(), TrainError::Stopped(1)));
+    assert_eq!(listener.prepared.get(), 300);
+    let error = train(&rows(20), &Listener::default()).unwrap_err().to_string();
+    assert!(error.ends_with("does not fit this training: it holds 256 numbers for 40 sequences"), "{error}");
+}
+
+#[test]
 fn a_half_written_checkpoint_is_none_and_a_foreign_one_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::create_dir(scratch.path().join("step-00000004.tmp")).unwrap();
@@ -269,6 +292,7 @@ fn speed_of_a_step() {
         fn stop(&self) -> bool {
             false
         }
+        fn prepared(&self, _: u64, _: u64) {}
         fn step(&self, row: &TrainLog, _: u64) {
             let seconds = self.0.replace(std::time::Instant::now()).elapsed().as_secs_f64();
             println!(
