@@ -5,10 +5,14 @@
 //! then `chat`, `table`, `fs`. Engine and domain meet only in `stages`.
 
 pub mod chat;
+pub mod cli;
+pub mod config;
 pub mod dialogue;
 pub mod engine;
 pub mod examples;
 pub mod fs;
 pub mod llm;
+pub mod report;
 pub mod stages;
 pub mod table;
+pub mod value;
