@@ -1,6 +1,10 @@
 //! ToolWOZ: MultiWOZ turned into a tool-calling environment with sparse rewards; its agents and its users.
 
+pub mod convert;
+pub mod corpus;
+pub mod multiwoz;
 pub mod observation;
+pub mod oracle;
 pub mod python_json;
 pub mod reward;
 pub mod rules;
