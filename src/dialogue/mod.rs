@@ -13,3 +13,6 @@ pub mod task;
 pub mod tools;
 pub mod values;
 pub mod world;
+
+#[cfg(test)]
+mod golden_tests;

@@ -97,8 +97,9 @@ with: {compat: fixed, splits: [train, test]}
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
-        let items = world_items(&corpus.databases()?);
-        let mut converter = Converter::new(&items, corpus.splits()?, Rules::of(self.compat))?;
+        let rules = Rules::of(self.compat);
+        let items = world_items(&corpus.databases()?, &rules);
+        let mut converter = Converter::new(&items, corpus.splits()?, rules)?;
         let mut tasks = context.writer(&TASKS)?;
         let mut left = vec![self.limit.unwrap_or(usize::MAX); self.splits.len()];
         corpus.for_each_dialogue(|name, outline: Outline| {
