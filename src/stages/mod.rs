@@ -60,3 +60,4 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
 ];
+pub mod toolwoz_convert;
