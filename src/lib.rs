@@ -13,6 +13,7 @@ pub mod examples;
 pub mod fs;
 pub mod llm;
 pub mod report;
+pub mod model;
 pub mod stages;
 pub mod table;
 pub mod value;
