@@ -17,3 +17,4 @@ pub mod model;
 pub mod stages;
 pub mod table;
 pub mod value;
+pub mod train;

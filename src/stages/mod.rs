@@ -61,3 +61,9 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::KtoExample>(),
 ];
 pub mod toolwoz_convert;
+pub mod train_kto;
+pub mod train_sft;
+mod training;
+
+#[cfg(test)]
+mod training_tests;
