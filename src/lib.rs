@@ -9,6 +9,8 @@ pub mod dialogue;
 pub mod engine;
 pub mod examples;
 pub mod fs;
+pub mod josh;
 pub mod llm;
+pub mod seed;
 pub mod stages;
 pub mod table;
