@@ -7,6 +7,8 @@
 mod golden;
 pub mod rules;
 pub mod search;
+#[cfg(test)]
+mod search_tests;
 pub mod simulation;
 pub mod tree;
 
