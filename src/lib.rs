@@ -2,7 +2,7 @@
 //!
 //! The modules in layer order, each importing only from those below it:
 //! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dialogue`, `josh`, `llm`, `model`, `train`, `eval`),
-//! then `chat`, `table`, `fs`. Engine and domain meet only in `stages`.
+//! then `chat`, `table`, `fs`, `net`. Engine and domain meet only in `stages`.
 
 pub mod chat;
 pub mod dialogue;
@@ -10,5 +10,10 @@ pub mod engine;
 pub mod examples;
 pub mod fs;
 pub mod llm;
+pub mod net;
 pub mod stages;
 pub mod table;
+
+#[cfg(test)]
+#[path = "../tests/it/server.rs"]
+mod server;

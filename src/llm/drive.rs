@@ -163,9 +163,9 @@ impl<F: Future, I: Iterator<Item = F>, D: FnMut(usize, F::Output)> Crew<F, I, D>
 mod tests {
     use std::cell::{Cell, RefCell};
 
-    use futures_util::channel::oneshot;
     use futures_util::future::LocalBoxFuture;
     use proptest::prelude::*;
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::chat::Message;
