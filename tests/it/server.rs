@@ -73,7 +73,7 @@ impl Answer {
         }
         head += &format!("content-length: {}\r\n\r\n", self.body.len());
         stream.write_all(head.as_bytes())?;
-        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
+        stream.write_all(&self.body[..self.cut.map_or(self.body.len(), |cut| cut.min(self.body.len()))])?;
         stream.flush()
     }
 }
