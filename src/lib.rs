@@ -1,12 +1,14 @@
 //! `thresh`: declarative pipelines for self-training dialogue agents from sparse rewards.
 //!
 //! The modules in layer order, each importing only from those below it:
-//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dialogue`, `josh`, `llm`, `model`, `train`, `eval`),
-//! then `chat`, `table`, `fs`. Engine and domain meet only in `stages`.
+//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`, `train`, `eval`),
+//! then `chat`, `table`, `fs`, `net`, `child`. Engine and domain meet only in `stages`.
 
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod child;
+pub mod dataset;
 pub mod dialogue;
 pub mod engine;
 pub mod examples;
@@ -20,3 +22,10 @@ pub mod stages;
 pub mod table;
 pub mod value;
 pub mod train;
+pub mod net;
+pub mod stages;
+pub mod table;
+
+#[cfg(test)]
+#[path = "../tests/it/server.rs"]
+mod server;

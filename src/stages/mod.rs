@@ -67,3 +67,8 @@ mod training;
 
 #[cfg(test)]
 mod training_tests;
+#[cfg(test)]
+mod bench;
+pub mod command_run;
+pub mod dataset_fetch;
+pub mod endpoint;
