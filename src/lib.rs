@@ -5,9 +5,9 @@
 //! then `chat`, `table`, `fs`, `net`, `child`. Engine and domain meet only in `stages`.
 
 pub mod chat;
+pub mod child;
 pub mod cli;
 pub mod config;
-pub mod child;
 pub mod dataset;
 pub mod dialogue;
 pub mod engine;
@@ -15,16 +15,14 @@ pub mod examples;
 pub mod fs;
 pub mod josh;
 pub mod llm;
-pub mod report;
 pub mod model;
+pub mod net;
+pub mod report;
 pub mod seed;
 pub mod stages;
 pub mod table;
-pub mod value;
 pub mod train;
-pub mod net;
-pub mod stages;
-pub mod table;
+pub mod value;
 
 #[cfg(test)]
 #[path = "../tests/it/server.rs"]

@@ -1,5 +1,17 @@
 //! The kinds of stages: one file each, and the only list of them.
 
+mod endpoint;
+pub mod dataset_fetch;
+pub mod toolwoz_convert;
+pub mod train_kto;
+pub mod train_sft;
+mod training;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod training_tests;
+
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -34,7 +46,12 @@ const fn kind<S: Stage>() -> Kind {
 }
 
 /// Every kind, in the order in which an experiment uses them.
-pub static KINDS: &[Kind] = &[];
+pub static KINDS: &[Kind] = &[
+    kind::<dataset_fetch::DatasetFetch>(),
+    kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<train_sft::TrainSft>(),
+    kind::<train_kto::TrainKto>(),
+];
 
 /// The kind of a name.
 pub fn find(name: &str) -> Option<&'static Kind> {
@@ -60,15 +77,3 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
 ];
-pub mod toolwoz_convert;
-pub mod train_kto;
-pub mod train_sft;
-mod training;
-
-#[cfg(test)]
-mod training_tests;
-#[cfg(test)]
-mod bench;
-pub mod command_run;
-pub mod dataset_fetch;
-pub mod endpoint;
