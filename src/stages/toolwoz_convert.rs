@@ -15,7 +15,7 @@ use crate::dialogue::tools::DOMAINS;
 use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 
-const CORPUS: Folder = Folder::new("corpus", "multiwoz.corpus/v1");
+const CORPUS: Folder = Folder::new("corpus", "files/v1");
 const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
 
