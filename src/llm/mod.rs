@@ -1,5 +1,7 @@
 //! Language models behind one trait: an endpoint, a model of our own, a script, a recording.
 
+pub mod local;
+
 use futures_util::future::LocalBoxFuture;
 
 use crate::chat::Message;

@@ -1,1 +1,3 @@
 //! The kinds of stages: one file each, and the only list of them.
+
+pub mod model_init;
