@@ -77,3 +77,4 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
 ];
+pub mod model_init;
