@@ -5,6 +5,11 @@
 
 #[cfg(test)]
 mod golden;
+pub mod import;
+pub mod node;
+pub mod paths;
+#[cfg(test)]
+mod rows_tests;
 pub mod rules;
 pub mod search;
 #[cfg(test)]
@@ -12,6 +17,8 @@ mod search_tests;
 pub mod simulation;
 pub mod tree;
 
+pub use node::NodeRow;
+pub use paths::{Harvest, Path, harvests, paths};
 pub use rules::Rules;
 pub use search::{Settings, search};
 pub use simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};

@@ -15,13 +15,13 @@ use crate::chat::{Message, Role};
 use crate::seed::derive;
 
 /// A dialogue whose every turn is drawn from the step's seed and the messages before it.
-struct Chance {
+pub struct Chance {
     /// Steps that suspend before they answer, and so finish in another order.
-    suspends: bool,
+    pub suspends: bool,
     /// How many in a hundred steps break.
-    breaks: u64,
+    pub breaks: u64,
     /// Rounds that an agent needs for a turn, at most.
-    rounds: u64,
+    pub rounds: u64,
 }
 
 async fn suspend(times: u64) {
@@ -90,7 +90,8 @@ impl Simulation for Chance {
     }
 }
 
-fn grow(simulation: &Chance, goals: usize, settings: &Settings) -> Tree {
+/// Searches to the end.
+pub fn grow(simulation: &Chance, goals: usize, settings: &Settings) -> Tree {
     let mut running = Box::pin(search(simulation, "MUL0001.json", Vec::new(), goals, settings));
     loop {
         if let Some(tree) = (&mut running).now_or_never() {
