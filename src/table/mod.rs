@@ -69,7 +69,8 @@ mod tests {
     }
 
     fn samples(count: u64) -> Vec<Sample> {
-        let leaf = |id: u64| Leaf { name: format!("ü{id}"), score: (!id.is_multiple_of(3)).then_some(id as f64 / 7.0) };
+        let leaf =
+            |id: u64| Leaf { name: format!("ü{id}"), score: (!id.is_multiple_of(3)).then_some(id as f64 / 7.0) };
         (0..count)
             .map(|id| Sample { id, leaves: (0..id % 4).map(leaf).collect(), role: crate::chat::Role::Assistant })
             .collect()
