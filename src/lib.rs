@@ -1,8 +1,8 @@
 //! `thresh`: declarative pipelines for self-training dialogue agents from sparse rewards.
 //!
 //! The modules in layer order, each importing only from those below it:
-//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`, `train`, `eval`),
-//! then `chat`, `table`, `fs`, `net`, `child`. Engine and domain meet only in `stages`.
+//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`,
+//! `train`, `eval`), then `chat`, `table`, `fs`, `net`, `child`. Engine and domain meet only in `stages`.
 
 pub mod chat;
 pub mod child;
@@ -22,6 +22,10 @@ pub mod seed;
 pub mod stages;
 pub mod table;
 pub mod train;
+pub mod net;
+pub mod report;
+pub mod stages;
+pub mod table;
 pub mod value;
 
 #[cfg(test)]

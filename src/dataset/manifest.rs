@@ -179,7 +179,7 @@ fn file_problems(files: &[Listed]) -> Vec<String> {
 
 /// Whether a path stays inside the folder that it is joined to, whatever that folder is: relative, no `..`, no `.`, and one
 /// spelling only.
-pub(super) fn is_plain(path: &str) -> bool {
+pub fn is_plain(path: &str) -> bool {
     let components = Path::new(path).components().map(|component| match component {
         Component::Normal(name) => name.to_str(),
         _ => None,

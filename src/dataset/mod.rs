@@ -10,7 +10,7 @@ mod unpack;
 
 use std::path::Path;
 
-pub use manifest::{Listed, Manifest, ManifestError, Source};
+pub use manifest::{Listed, Manifest, ManifestError, Source, is_plain};
 pub use source::SourceError;
 pub use unpack::{Limits, UnpackError};
 

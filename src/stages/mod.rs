@@ -11,6 +11,11 @@ mod training;
 mod bench;
 #[cfg(test)]
 mod training_tests;
+#[cfg(test)]
+mod bench;
+pub mod command_run;
+pub mod dataset_fetch;
+pub mod endpoint;
 
 use std::sync::Arc;
 
@@ -52,6 +57,7 @@ pub static KINDS: &[Kind] = &[
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
 ];
+pub static KINDS: &[Kind] = &[kind::<dataset_fetch::DatasetFetch>(), kind::<command_run::CommandRun>()];
 
 /// The kind of a name.
 pub fn find(name: &str) -> Option<&'static Kind> {
