@@ -68,9 +68,11 @@ fn all_splits() -> Vec<Split> {
 impl Stage for ToolwozConvert {
     const KIND: &'static str = "toolwoz.convert";
     const VERSION: u32 = 1;
-    const EXAMPLE: &'static str = "kind: toolwoz.convert
-in: {corpus: woz.files}
-with: {compat: fixed, splits: [train, test]}
+    const EXAMPLE: &'static str = "\
+toolwoz:
+  kind: toolwoz.convert
+  in: {corpus: woz.files}
+  with: {compat: fixed, splits: [train, test]}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
