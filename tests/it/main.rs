@@ -2,4 +2,6 @@
 
 mod bad;
 mod engine;
+mod kinds;
+mod layers;
 mod project;
