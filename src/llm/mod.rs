@@ -4,6 +4,7 @@ pub mod drive;
 pub mod http;
 pub mod scripted;
 mod wire;
+pub mod local;
 
 use futures_util::future::LocalBoxFuture;
 

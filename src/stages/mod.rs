@@ -1,5 +1,16 @@
 //! The kinds of stages: one file each, and the only list of them.
 
+mod endpoint;
+pub mod dataset_fetch;
+pub mod toolwoz_convert;
+pub mod train_kto;
+pub mod train_sft;
+mod training;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod training_tests;
 #[cfg(test)]
 mod bench;
 pub mod command_run;
@@ -40,6 +51,12 @@ const fn kind<S: Stage>() -> Kind {
 }
 
 /// Every kind, in the order in which an experiment uses them.
+pub static KINDS: &[Kind] = &[
+    kind::<dataset_fetch::DatasetFetch>(),
+    kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<train_sft::TrainSft>(),
+    kind::<train_kto::TrainKto>(),
+];
 pub static KINDS: &[Kind] = &[kind::<dataset_fetch::DatasetFetch>(), kind::<command_run::CommandRun>()];
 
 /// The kind of a name.
@@ -66,3 +83,4 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
 ];
+pub mod model_init;

@@ -1,1 +1,4 @@
+//! Behaviour through the real binary, in projects made for each test.
 
+mod bad;
+mod project;
