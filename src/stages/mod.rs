@@ -1,7 +1,7 @@
 //! The kinds of stages: one file each, and the only list of them.
 
-mod endpoint;
 pub mod dataset_fetch;
+mod endpoint;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
@@ -10,12 +10,12 @@ mod training;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
-mod training_tests;
-#[cfg(test)]
 mod bench;
 pub mod command_run;
 pub mod dataset_fetch;
 pub mod endpoint;
+#[cfg(test)]
+mod training_tests;
 
 use std::sync::Arc;
 
