@@ -127,7 +127,12 @@ unsafe fn watch_over(command: pid_t, signals: *const libc::sigset_t) -> ! {
     // SAFETY: as in `supervise`.
     unsafe {
         // The pipe through which the standard library learns of a failed exec must close when the command's copy does.
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+        if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) != 0 {
+            // Linux before 5.9.
+            for file in 3..65_536 {
+                libc::close(file);
+            }
+        }
         let mut status = 0;
         let mut ending = false;
         loop {

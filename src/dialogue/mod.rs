@@ -25,4 +25,6 @@ pub mod values;
 pub mod world;
 
 #[cfg(test)]
+mod environment_tests;
+#[cfg(test)]
 mod golden_tests;

@@ -114,7 +114,7 @@ impl Stage for CommandRun {
             }
         }
         for file in self.files.iter().filter(|file| !is_plain(file)) {
-            problems.push(Problem::new("files", format!("`{file}` is no plain path below the project's folder")));
+            problems.push(Problem::new("files", format!("names `{file}`, which is no plain path below the project's folder")));
         }
         problems
     }
@@ -166,7 +166,7 @@ impl CommandRun {
                     .push(Problem::new(&field, "must start with a letter and hold letters, digits, `_` and `-` only"));
             }
             if !is_plain(&output.path) {
-                let message = format!("`{}` is no plain path below the working folder", output.path);
+                let message = format!("is `{}`, which is no plain path below the working folder", output.path);
                 problems.push(Problem::new(format!("{field}.path"), message));
             }
             for (other, theirs) in self.outputs.range::<String, _>(..name) {

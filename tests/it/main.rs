@@ -1,4 +1,7 @@
 //! Behaviour through the real binary, in projects made for each test.
 
 mod bad;
+mod engine;
+mod kinds;
+mod layers;
 mod project;
