@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod authors_tests;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 pub mod import;
 pub mod kto_data;
 pub mod node;
