@@ -22,10 +22,6 @@ pub mod seed;
 pub mod stages;
 pub mod table;
 pub mod train;
-pub mod net;
-pub mod report;
-pub mod stages;
-pub mod table;
 pub mod value;
 
 #[cfg(test)]

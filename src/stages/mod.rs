@@ -1,21 +1,19 @@
 //! The kinds of stages: one file each, and the only list of them.
 
-mod endpoint;
+pub mod command_run;
 pub mod dataset_fetch;
+pub mod model_init;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
+
+mod endpoint;
 mod training;
 
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod training_tests;
-#[cfg(test)]
-mod bench;
-pub mod command_run;
-pub mod dataset_fetch;
-pub mod endpoint;
 
 use std::sync::Arc;
 
@@ -54,10 +52,11 @@ const fn kind<S: Stage>() -> Kind {
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
     kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
+    kind::<command_run::CommandRun>(),
 ];
-pub static KINDS: &[Kind] = &[kind::<dataset_fetch::DatasetFetch>(), kind::<command_run::CommandRun>()];
 
 /// The kind of a name.
 pub fn find(name: &str) -> Option<&'static Kind> {
@@ -80,7 +79,8 @@ const fn row<T: Row>() -> RowType {
 pub static ROWS: &[RowType] = &[
     row::<crate::dialogue::task::Task>(),
     row::<crate::dialogue::task::WorldItem>(),
+    row::<crate::josh::node::NodeRow>(),
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
+    row::<crate::train::log::TrainLog>(),
 ];
-pub mod model_init;
