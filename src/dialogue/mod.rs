@@ -4,11 +4,9 @@ pub mod agent_rule;
 pub mod agent_words;
 pub mod belief;
 pub mod command;
-pub mod episode;
-pub mod hearing;
-pub mod lexicon;
 pub mod convert;
 pub mod corpus;
+pub mod episode;
 pub mod hearing;
 pub mod lexicon;
 pub mod multiwoz;
@@ -20,11 +18,11 @@ pub mod reward;
 pub mod rules;
 pub mod seed;
 pub mod server;
-pub mod task;
-pub mod tools;
 pub mod synth;
 pub mod synth_goal;
 pub mod synth_world;
+pub mod task;
+pub mod tools;
 pub mod user;
 pub mod user_agenda;
 pub mod user_model;
@@ -34,5 +32,6 @@ pub mod world;
 
 #[cfg(test)]
 mod environment_tests;
+
 #[cfg(test)]
 mod golden_tests;

@@ -1,7 +1,5 @@
 //! The kinds of stages: one file each, and the only list of them.
 
-pub mod dataset_fetch;
-mod endpoint;
 pub mod command_run;
 pub mod dataset_fetch;
 pub mod model_init;
@@ -14,11 +12,6 @@ mod training;
 
 #[cfg(test)]
 mod bench;
-#[cfg(test)]
-mod bench;
-pub mod command_run;
-pub mod dataset_fetch;
-pub mod endpoint;
 #[cfg(test)]
 mod training_tests;
 
