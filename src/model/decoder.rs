@@ -132,6 +132,10 @@ impl Decoder {
         &self.config
     }
 
+    pub(super) fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
     /// Logits of the token after each position: [batch, seq] to [batch, seq, vocab].
     ///
     /// Causal, so that sequences padded on the right need no mask: what stands behind a position does not touch it.

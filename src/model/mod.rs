@@ -6,8 +6,15 @@ pub mod chat;
 pub mod config;
 pub mod decoder;
 pub mod device;
+pub mod generate;
+pub mod infer;
+pub mod kv;
 pub mod layer;
+pub mod prefix;
 mod rope;
+pub mod sample;
+#[cfg(test)]
+mod speed;
 pub mod tokenizer;
 pub mod weights;
 

@@ -56,7 +56,7 @@ pub enum TokenizerError {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    ends: [u32; SPECIAL.len()],
+    special: [u32; SPECIAL.len()],
 }
 
 impl Tokenizer {
@@ -81,13 +81,13 @@ impl Tokenizer {
     /// Reads the text of a `tokenizer.json`.
     pub fn parse(text: &str) -> Result<Self, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(unusable)?;
-        let mut ends = [0; SPECIAL.len()];
-        for (id, token) in ends.iter_mut().zip(SPECIAL) {
+        let mut special = [0; SPECIAL.len()];
+        for (id, token) in special.iter_mut().zip(SPECIAL) {
             *id = inner.token_to_id(token).ok_or(TokenizerError::NoToken(token))?;
         }
         // What a user writes must never become a special token.
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner, ends })
+        Ok(Self { inner, special })
     }
 
     /// Reads a `tokenizer.json`.
@@ -109,21 +109,26 @@ impl Tokenizer {
 
     /// The token that fills a batch.
     pub fn pad(&self) -> u32 {
-        self.ends[0]
+        self.special[0]
     }
 
     /// The token that ends a message.
     pub fn end(&self) -> u32 {
-        self.ends[1]
+        self.special[1]
+    }
+
+    /// Whether a token is one of [`SPECIAL`].
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
     }
 
     /// The token that begins a message of a role.
     pub fn role(&self, role: Role) -> u32 {
         match role {
-            Role::System => self.ends[2],
-            Role::User => self.ends[3],
-            Role::Assistant => self.ends[4],
-            Role::Tool => self.ends[5],
+            Role::System => self.special[2],
+            Role::User => self.special[3],
+            Role::Assistant => self.special[4],
+            Role::Tool => self.special[5],
         }
     }
 

@@ -1,0 +1,282 @@
+//! The API server of one dialogue (reference, section 2.4).
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::observation::{Call, NESTED, NO_ACTION, NOT_ALLOWED, Observation, Served};
+use super::rules::{Failing, Rules, Values, WrongRow};
+use super::task::{DomainGoal, Task};
+use super::tools::{Action, parts, unique_key};
+use super::values::{Constraints, fold, lower};
+use super::world::{Record, Table, World};
+
+/// Why no server can be made for a task.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A goal names something that is no `search_…` or `book_…`.
+    #[error("task `{dialogue}`: goal `{api}` is neither a search nor a booking")]
+    Api { dialogue: String, api: String },
+    /// A booking goal lacks what the server needs.
+    #[error("task `{dialogue}`: goal `{api}`: {reason}")]
+    Booking { dialogue: String, api: String, reason: String },
+}
+
+/// One dialogue's server: the shared world, what the dialogue is about, the calls so far. Cloning it copies three pointers
+/// and the list of calls (pointers too), so every branch of a search tree has its own.
+#[derive(Clone, Debug)]
+pub struct Session {
+    world: Arc<World>,
+    plan: Arc<Plan>,
+    rules: Rules,
+    calls: Vec<Arc<Call>>,
+}
+
+/// What the server knows of the task, prepared once.
+#[derive(Debug)]
+struct Plan {
+    task: Arc<Task>,
+    domains: Vec<DomainPlan>,
+}
+
+#[derive(Debug)]
+struct DomainPlan {
+    domain: String,
+    search: Option<Constraints>,
+    booking: Option<Booking>,
+    /// The records that this dialogue must not find, ascending (quirk Q3).
+    hidden: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Booking {
+    wanted: Constraints,
+    unique_id: String,
+    returns: Value,
+}
+
+impl Session {
+    /// A server without calls.
+    ///
+    /// # Errors
+    /// When the task's goals are no goals of this environment: an unknown action, a booking without what it returns.
+    pub fn new(world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, TaskError> {
+        let plan = Arc::new(Plan::new(&world, task, &rules)?);
+        Ok(Self { world, plan, rules, calls: Vec::new() })
+    }
+
+    /// Answers a call and remembers it.
+    pub fn call(&mut self, api: &str, arguments: &Value) -> Observation {
+        let Value::Object(given) = arguments else {
+            return Observation { text: Served::error(NOT_ALLOWED).text, recorded: false };
+        };
+        let served = self.serve(api, given);
+        let call = Call { api: api.to_owned(), arguments: arguments.clone(), returned: served.returned };
+        self.calls.push(Arc::new(call));
+        Observation { text: served.text, recorded: true }
+    }
+
+    /// The calls so far, in order.
+    pub fn calls(&self) -> &[Arc<Call>] {
+        &self.calls
+    }
+
+    /// The world behind it.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// The task that it serves.
+    pub fn task(&self) -> &Arc<Task> {
+        &self.plan.task
+    }
+
+    /// The rules that it keeps.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn serve(&self, api: &str, given: &Map<String, Value>) -> Served {
+        let Some(tool) = self.world.tool(api) else { return Served::error(NOT_ALLOWED) };
+        if !given.keys().all(|name| tool.parameters.contains(name)) {
+            return Served::error(NOT_ALLOWED);
+        }
+        if given.values().any(|value| value.is_array() || value.is_object()) {
+            return Served::error(NESTED);
+        }
+        let arguments = self.normal(given);
+        match parts(api) {
+            Some((Action::Search, domain)) => self.search(domain, &arguments),
+            Some((Action::Book, domain)) => self.book(domain, &arguments),
+            None => Served::error(NO_ACTION),
+        }
+    }
+
+    fn normal(&self, given: &Map<String, Value>) -> Map<String, Value> {
+        let text = |value: &Value| match (value, self.rules.values) {
+            (Value::String(text), Values::Reference) => Value::from(lower(text)),
+            (value, _) => value.clone(),
+        };
+        given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
+    fn search(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
+        let Some(table) = self.world.table(domain) else { return Served::value(json!([])) };
+        let plan = self.plan.domains.iter().find(|plan| plan.domain == domain);
+        let mut rows = table.search(arguments, &self.rules);
+        if let Some(plan) = plan {
+            rows.retain(|row| plan.hidden.binary_search(row).is_err());
+        }
+        let row = match plan {
+            Some(plan) => plan.choose(table, &rows, arguments, &self.rules),
+            None => rows.first().copied(),
+        };
+        Served::record(table, row, self.rules.shape)
+    }
+
+    fn book(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
+        let plan = self.plan.domains.iter().find(|plan| plan.domain == domain);
+        let booking = plan.and_then(|plan| plan.booking.as_ref());
+        let asked = Constraints::of_arguments(arguments, &self.rules);
+        Served::value(match booking {
+            Some(booking) if booking.wanted.within(&asked) => json!({ "success": true, "return": booking.returns }),
+            _ => json!({ "success": false, "return": {} }),
+        })
+    }
+}
+
+impl Plan {
+    fn new(world: &World, task: Arc<Task>, rules: &Rules) -> Result<Self, TaskError> {
+        let mut domains: Vec<DomainPlan> = task.domains.iter().map(|goal| DomainPlan::new(&goal.domain)).collect();
+        for goal in &task.goals {
+            let api = || (task.dialogue.clone(), goal.api.clone());
+            let Some((action, domain)) = parts(&goal.api) else {
+                let (dialogue, api) = api();
+                return Err(TaskError::Api { dialogue, api });
+            };
+            let at = domains.iter().position(|plan| plan.domain == domain).unwrap_or_else(|| {
+                domains.push(DomainPlan::new(domain));
+                domains.len() - 1
+            });
+            let wanted = Constraints::of_slots(&goal.parameters, rules);
+            match action {
+                Action::Search => domains[at].search = Some(wanted),
+                Action::Book => {
+                    let booking = Booking::new(wanted, goal.unique_id.as_deref(), goal.returns.as_deref());
+                    let wrong = |reason| {
+                        let (dialogue, api) = api();
+                        TaskError::Booking { dialogue, api, reason }
+                    };
+                    domains[at].booking = Some(booking.map_err(wrong)?);
+                }
+            }
+        }
+        for plan in &mut domains {
+            if let Some(goal) = task.domains.iter().find(|goal| goal.domain == plan.domain) {
+                plan.hide(world, goal, rules);
+            }
+        }
+        Ok(Self { task, domains })
+    }
+}
+
+impl Booking {
+    fn new(wanted: Constraints, unique_id: Option<&str>, returns: Option<&str>) -> Result<Self, String> {
+        let unique_id = unique_id.ok_or("a booking needs `unique_id`")?.to_owned();
+        let returns = serde_json::from_str(returns.ok_or("a booking needs `returns`")?);
+        Ok(Self { wanted, unique_id, returns: returns.map_err(|error| format!("`returns` is no JSON: {error}"))? })
+    }
+}
+
+impl DomainPlan {
+    fn new(domain: &str) -> Self {
+        Self { domain: domain.to_owned(), search: None, booking: None, hidden: Vec::new() }
+    }
+
+    /// Finds the records that answer the search that must fail.
+    fn hide(&mut self, world: &World, goal: &DomainGoal, rules: &Rules) {
+        let tool = world.tool(&format!("search_{}", goal.domain));
+        let (Some(table), Some(tool), false) = (world.table(&goal.domain), tool, goal.fail_info.is_empty()) else {
+            return;
+        };
+        let mut failing = Map::new();
+        for name in &tool.parameters {
+            let slots = goal.fail_info.iter().chain(&goal.info);
+            if let Some(slot) = slots.into_iter().find(|slot| slot.name == *name) {
+                failing.insert(name.clone(), Value::from(slot.value.as_str()));
+            }
+        }
+        self.hidden = match rules.failing {
+            Failing::Findable => Vec::new(),
+            Failing::Hidden => table.search(&failing, rules),
+            // A search without any constraint is no search that could fail.
+            Failing::HiddenUnlessWanted if Constraints::of_arguments(&failing, rules).is_empty() => Vec::new(),
+            Failing::HiddenUnlessWanted => {
+                let mut rows = table.search(&failing, rules);
+                rows.retain(|row| !self.needs(&table.records()[*row], rules));
+                rows
+            }
+        };
+    }
+
+    fn needs(&self, record: &Record, rules: &Rules) -> bool {
+        self.is_booked(record, rules) || self.search.as_ref().is_some_and(|search| search.hold_for(record, rules))
+    }
+
+    fn is_booked(&self, record: &Record, rules: &Rules) -> bool {
+        let Some(booking) = &self.booking else { return false };
+        record.get(unique_key(&self.domain)).is_some_and(|value| same_entity(value, &booking.unique_id, rules))
+    }
+
+    /// Chooses the one record that a search serves among those found.
+    fn choose(&self, table: &Table, rows: &[usize], arguments: &Map<String, Value>, rules: &Rules) -> Option<usize> {
+        let first = rows.first().copied();
+        let Some(goal) = &self.search else { return first };
+        let asked = Constraints::of_arguments(arguments, rules);
+        let record = |row: &usize| &table.records()[*row];
+        if goal.within(&asked) {
+            match &self.booking {
+                Some(_) => self.correct(rows, record, rules).or_else(|| self.wrong(rows, record, rules)),
+                None => first,
+            }
+        } else if asked.within(goal) {
+            self.wrong(rows, record, rules).or_else(|| self.correct(rows, record, rules)).or(first)
+        } else {
+            first
+        }
+    }
+
+    /// The booked entity. Train ids repeat: judged by constraint, the one that the customer wants comes first (quirk Q10).
+    fn correct<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
+        let mut booked = rows.iter().filter(|row| self.is_booked(record(row), rules)).copied();
+        match rules.wrong_row {
+            WrongRow::LastByEquality => booked.next_back(),
+            WrongRow::FirstByConstraint => {
+                let booked: Vec<usize> = booked.collect();
+                let wanted = |row: &&usize| self.search.as_ref().is_some_and(|goal| goal.hold_for(record(row), rules));
+                booked.iter().find(wanted).or(booked.first()).copied()
+            }
+        }
+    }
+
+    /// A record that the customer does not want.
+    fn wrong<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
+        let goal = self.search.as_ref()?;
+        let unwanted = |row: &&usize| !goal.hold_for(record(row), rules);
+        match rules.wrong_row {
+            WrongRow::LastByEquality => rows.iter().rev().find(unwanted).copied(),
+            WrongRow::FirstByConstraint => {
+                rows.iter().filter(|row| !self.is_booked(record(row), rules)).find(unwanted).copied()
+            }
+        }
+    }
+}
+
+/// Whether a record's unique field names an entity.
+pub(super) fn same_entity(value: &Value, unique_id: &str, rules: &Rules) -> bool {
+    match (value, rules.values) {
+        (Value::String(name), Values::Reference) => name == unique_id,
+        (Value::String(name), Values::Folded) => fold(name) == fold(unique_id),
+        _ => false,
+    }
+}

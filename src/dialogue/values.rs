@@ -1,0 +1,246 @@
+//! Comparing what a customer wants with what an agent asks and what a record says (reference, sections 2.3 to 2.5).
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::rules::{Rules, Times, Values, WrongRow};
+use super::task::Slot;
+
+/// The texts that the reference takes for "anything", in exactly this spelling.
+const REFERENCE_EMPTY: [&str; 6] = ["", "dont care", "not mentioned", "don't care", "dontcare", "do n't care"];
+
+/// The folded texts that mean "anything" (quirk Q8).
+const FOLDED_EMPTY: [&str; 8] = ["", "dont care", "dontcare", "do nt care", "not mentioned", "any", "none", "null"];
+
+/// Whether the reference takes a text for "anything".
+pub fn is_reference_empty(text: &str) -> bool {
+    REFERENCE_EMPTY.contains(&text)
+}
+
+/// Whether a value constrains nothing: an empty text, "dont care" and the like.
+pub fn is_empty(text: &str, rules: &Rules) -> bool {
+    match rules.values {
+        Values::Reference => is_reference_empty(text),
+        Values::Folded => FOLDED_EMPTY.contains(&fold(text).as_str()),
+    }
+}
+
+/// A text without case, apostrophes, outer blanks and repeated blanks (quirks Q5 and Q6).
+pub fn fold(text: &str) -> String {
+    let plain = text.to_lowercase().replace(['\'', '\u{2019}'], "");
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// As the reference's server treats a text argument: lower case, no apostrophes.
+pub fn lower(text: &str) -> String {
+    text.to_lowercase().replace('\'', "")
+}
+
+/// A scalar as text (quirk Q9): numbers in their shortest form, truth values as the `yes` and `no` of the records. `None`
+/// for null, lists and objects.
+pub fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(yes) => Some(Cow::Borrowed(if *yes { "yes" } else { "no" })),
+        Value::Number(number) => Some(Cow::Owned(match number.as_f64() {
+            Some(float) if number.is_f64() => float.to_string(),
+            _ => number.to_string(),
+        })),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Minutes since midnight of `H:MM` or `HH:MM`. Hours go on after 23, for trains that arrive past midnight.
+pub fn clock(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !(1..=2).contains(&hours.len()) || minutes.len() != 2 || !digits(hours) || !digits(minutes) {
+        return None;
+    }
+    let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
+    (hours < 48 && minutes < 60).then_some(hours * 60 + minutes)
+}
+
+/// A value made comparable.
+#[derive(Clone, Debug, PartialEq)]
+enum Comparable {
+    Text(String),
+    Other(Value),
+}
+
+/// A set of wanted values, ready to compare: what means "anything" is left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Constraints(Vec<(String, Comparable)>);
+
+impl Constraints {
+    /// The constraints of a goal.
+    pub fn of_slots(slots: &[Slot], rules: &Rules) -> Self {
+        Self(slots.iter().filter_map(|slot| Self::text(&slot.name, &slot.value, rules)).collect())
+    }
+
+    /// The constraints of a call's arguments.
+    pub fn of_arguments(arguments: &Map<String, Value>, rules: &Rules) -> Self {
+        Self(arguments.iter().filter_map(|(name, value)| Self::value(name, value, rules)).collect())
+    }
+
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether every one of these constraints stands among the others too: the reference's `subset`.
+    pub fn within(&self, others: &Self) -> bool {
+        self.0.iter().all(|wanted| others.0.contains(wanted))
+    }
+
+    /// Whether a record is what is wanted: by equality of every field, or, where the rules judge by constraint, with times
+    /// as bounds (quirk Q10).
+    pub fn hold_for(&self, record: &Map<String, Value>, rules: &Rules) -> bool {
+        self.0.iter().all(|(name, wanted)| {
+            let Some(value) = record.get(name) else { return false };
+            match (bound(name), wanted, rules.wrong_row) {
+                (Some(bound), Comparable::Text(limit), WrongRow::FirstByConstraint) => {
+                    scalar_text(value).is_some_and(|text| bound.allows(&text, limit, rules))
+                }
+                _ => Self::value(name, value, rules).is_some_and(|(_, value)| value == *wanted),
+            }
+        })
+    }
+
+    /// The wanted texts by name; what is no text in any reading is left out.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| match value {
+            Comparable::Text(text) => Some((name.as_str(), text.as_str())),
+            Comparable::Other(_) => None,
+        })
+    }
+
+    /// Whether something is wanted that is no text in any reading, so that no record has it.
+    pub fn has_untextual(&self) -> bool {
+        self.0.iter().any(|(_, value)| matches!(value, Comparable::Other(_)))
+    }
+
+    fn value(name: &str, value: &Value, rules: &Rules) -> Option<(String, Comparable)> {
+        match (value, rules.values) {
+            (Value::String(text), _) => Self::text(name, text, rules),
+            (Value::Null, Values::Folded) => None,
+            (value, Values::Folded) => match scalar_text(value) {
+                Some(text) => Self::text(name, &text, rules),
+                None => Some((name.to_owned(), Comparable::Other(value.clone()))),
+            },
+            (value, Values::Reference) => Some((name.to_owned(), Comparable::Other(value.clone()))),
+        }
+    }
+
+    fn text(name: &str, text: &str, rules: &Rules) -> Option<(String, Comparable)> {
+        if is_empty(text, rules) {
+            return None;
+        }
+        let text = match rules.values {
+            Values::Reference => lower(text),
+            Values::Folded => fold_named(name, text),
+        };
+        Some((name.to_owned(), Comparable::Text(text)))
+    }
+}
+
+/// Folds a text; a time of day gets two digits for its hour, so that `9:45` equals `09:45` (quirk Q7).
+fn fold_named(name: &str, text: &str) -> String {
+    match clock(text) {
+        Some(minutes) if bound(name).is_some() || name == "time" => format!("{:02}:{:02}", minutes / 60, minutes % 60),
+        _ => fold(text),
+    }
+}
+
+/// A parameter that bounds a time instead of naming it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// `leaveAt`.
+    After,
+    /// `arriveBy`.
+    Before,
+}
+
+/// How a parameter bounds, if it does.
+pub fn bound(name: &str) -> Option<Bound> {
+    match name {
+        "leaveAt" => Some(Bound::After),
+        "arriveBy" => Some(Bound::Before),
+        _ => None,
+    }
+}
+
+impl Bound {
+    /// Whether a record's time keeps to the limit (quirk Q7). On the clock, what is no time keeps to none.
+    pub fn allows(self, time: &str, limit: &str, rules: &Rules) -> bool {
+        match (rules.times, self) {
+            (Times::Text, Self::After) => time > limit,
+            (Times::Text, Self::Before) => time < limit,
+            (Times::Clock, _) => match (clock(time), clock(limit)) {
+                (Some(time), Some(limit)) if self == Self::After => time >= limit,
+                (Some(time), Some(limit)) => time <= limit,
+                _ => false,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialogue::rules::Compat;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn constraints(value: Value, compat: Compat) -> Constraints {
+        Constraints::of_arguments(value.as_object().unwrap(), &Rules::of(compat))
+    }
+
+    #[test]
+    fn the_reference_keeps_numbers_apart_from_texts() {
+        for (compat, equal) in [(Compat::RepoHead, false), (Compat::Fixed, true)] {
+            let goal = constraints(json!({"people": "4", "name": "christ's college", "area": ""}), compat);
+            let call = constraints(json!({"people": 4, "name": "Christs College", "day": null}), compat);
+            assert_eq!(goal.within(&call), equal, "{compat:?}");
+            assert_eq!(call.within(&goal), equal, "{compat:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_on_the_clock() {
+        for (text, minutes) in [("9:45", Some(585)), ("24:08", Some(1448)), ("00:00", Some(0))] {
+            assert_eq!(clock(text), minutes);
+        }
+        for text in ["", ":", "9", "945", "9:5", "+9:45", "9:60", "48:00", "012:00", "morning"] {
+            assert_eq!(clock(text), None, "{text}");
+        }
+        let fixed = Rules::of(Compat::Fixed);
+        assert!(Bound::After.allows("10:00", "9:45", &fixed) && Bound::Before.allows("10:00", "10:00", &fixed));
+        let head = Rules::of(Compat::RepoHead);
+        assert!(!Bound::After.allows("10:00", "9:45", &head) && !Bound::Before.allows("10:00", "10:00", &head));
+    }
+
+    proptest! {
+        #[test]
+        fn folding_twice_changes_nothing(text in ".*") {
+            let once = fold(&text);
+            prop_assert_eq!(fold(&once), once);
+        }
+
+        #[test]
+        fn a_set_is_within_itself_and_what_contains_it(
+            small in proptest::collection::btree_map("[a-c]", "[a-b']{0,2}", 0..3),
+            more in proptest::collection::btree_map("[d-f]", "[a-b]{0,2}", 0..3),
+        ) {
+            for compat in [Compat::RepoHead, Compat::Fixed] {
+                let inner = constraints(json!(small), compat);
+                let mut large = small.clone();
+                large.extend(more.clone());
+                let outer = constraints(json!(large), compat);
+                prop_assert!(inner.within(&inner) && inner.within(&outer));
+                prop_assert_eq!(outer.within(&inner), inner == outer);
+            }
+        }
+    }
+}
