@@ -33,14 +33,14 @@ pub struct TrainSft {
     /// Batches of an optimiser step.
     #[serde(default = "one_batch")]
     pub accumulation: usize,
-    /// The highest learning rate; the default suits models of a few million parameters.
+    /// The highest learning rate; the default suits models of a million parameters, larger ones want less.
     #[serde(default = "learning_rate")]
     pub learning_rate: f64,
     /// How the learning rate falls.
     #[serde(default)]
     pub schedule: Schedule,
     /// The share of all steps in which the learning rate rises from 0.
-    #[serde(default)]
+    #[serde(default = "warmup_ratio")]
     pub warmup_ratio: f64,
     /// Decoupled weight decay.
     #[serde(default)]
@@ -78,7 +78,11 @@ fn batch_size() -> usize {
 }
 
 fn learning_rate() -> f64 {
-    1e-3
+    3e-3
+}
+
+fn warmup_ratio() -> f64 {
+    0.1
 }
 
 fn checkpoint_every() -> u64 {
@@ -110,7 +114,7 @@ impl Stage for TrainSft {
 sft:
   kind: train.sft
   in: {examples: sft_data.examples, base: base.model}
-  with: {epochs: 3, batch_size: 32, learning_rate: 1e-3, schedule: cosine, warmup_ratio: 0.05, seed: 20}
+  with: {epochs: 3, batch_size: 32, learning_rate: 3e-3, schedule: cosine, seed: 20}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {

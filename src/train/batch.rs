@@ -73,10 +73,26 @@ pub struct PartTensors {
     pub membership: Tensor<2>,
 }
 
+/// How large a part may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens with padding; a longer row is a part of its own.
+    pub tokens: usize,
+    /// The greatest width: what the model takes.
+    pub width: usize,
+}
+
+impl Limits {
+    /// The width that a row of so many tokens is padded to; a row that is longer than the model takes keeps its length.
+    fn padded(&self, length: usize) -> usize {
+        length.next_multiple_of(WIDTH_STEP).max(WIDTH_STEP).min(self.width).max(length)
+    }
+}
+
 impl Part {
-    fn new(batch: &[&Sequence], rows: Vec<usize>) -> Self {
+    fn new(batch: &[&Sequence], rows: Vec<usize>, limits: Limits) -> Self {
         let longest = rows.iter().map(|row| batch[*row].ids.len()).max().unwrap_or(0);
-        let width = longest.next_multiple_of(WIDTH_STEP).max(WIDTH_STEP);
+        let width = limits.padded(longest);
         let mut tokens = vec![0; rows.len() * width];
         let mut scored = Vec::new();
         for (row, place) in rows.iter().enumerate() {
@@ -110,16 +126,16 @@ impl Part {
     }
 }
 
-/// Cuts a batch into parts of at most `budget` tokens with padding (a longer row is a part of its own), longest rows first.
-pub fn parts(batch: &[&Sequence], budget: usize) -> Vec<Part> {
+/// Cuts a batch into parts within the limits, longest rows first.
+pub fn parts(batch: &[&Sequence], limits: Limits) -> Vec<Part> {
     let mut order: Vec<usize> = (0..batch.len()).collect();
     order.sort_by_key(|row| std::cmp::Reverse(batch[*row].ids.len()));
     let mut rest = order.as_slice();
     let mut parts = Vec::new();
     while let Some(longest) = rest.first() {
-        let width = batch[*longest].ids.len().next_multiple_of(WIDTH_STEP).max(WIDTH_STEP);
-        let (rows, others) = rest.split_at((budget / width).clamp(1, rest.len()));
-        parts.push(Part::new(batch, rows.to_vec()));
+        let width = limits.padded(batch[*longest].ids.len());
+        let (rows, others) = rest.split_at((limits.tokens / width).clamp(1, rest.len()));
+        parts.push(Part::new(batch, rows.to_vec(), limits));
         rest = others;
     }
     parts
@@ -181,7 +197,7 @@ mod tests {
     #[test]
     fn a_scored_token_is_predicted_one_place_before() {
         let (long, short) = (sequence(40, &[0, 5, 39]), sequence(3, &[1, 2]));
-        let parts = parts(&[&short, &long], 1 << 20);
+        let parts = parts(&[&short, &long], Limits { tokens: 1 << 20, width: 512 });
         assert_eq!(parts.len(), 1);
         assert_eq!((parts[0].rows.as_slice(), parts[0].width), (&[1, 0][..], 64));
         assert_eq!(parts[0].scored, [(0, 4, 6), (0, 38, 40), (1, 64, 2), (1, 65, 3)]);
@@ -191,7 +207,7 @@ mod tests {
     #[test]
     fn tensors_hold_the_rows_and_their_tokens() {
         let (long, short) = (sequence(4, &[3]), sequence(3, &[1, 2]));
-        let tensors = parts(&[&long, &short], 64)[0].tensors(&Device::flex());
+        let tensors = parts(&[&long, &short], Limits { tokens: 64, width: 512 })[0].tensors(&Device::flex());
         assert_eq!(tensors.tokens.dims(), [2, 32]);
         let sums: Vec<f64> = tensors.membership.sum_dim(1).into_data().convert::<f64>().try_to_vec().unwrap();
         assert_eq!(sums, [1.0, 2.0]);
@@ -227,11 +243,12 @@ mod tests {
         ) {
             let sequences: Vec<Sequence> = lengths.iter().map(|length| sequence(*length, &[])).collect();
             let batch: Vec<&Sequence> = sequences.iter().collect();
-            let parts = parts(&batch, budget);
+            let parts = parts(&batch, Limits { tokens: budget, width: 280 });
             let mut rows: Vec<usize> = parts.iter().flat_map(|part| part.rows.clone()).collect();
             rows.sort_unstable();
             prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
             prop_assert!(parts.iter().all(|part| part.rows.len() == 1 || part.tokens.len() <= budget));
+            prop_assert!(parts.iter().all(|part| part.width <= 300 && (part.width % 32 == 0 || part.width >= 280)));
         }
     }
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 use super::batch::{Part, Sequence, parts, rotation, shuffled};
 use super::loss::{KtoConstants, KtoLoss, kl_estimate, kto_loss, rewards};
 use super::optimise::{Gradients, tracked, untracked};
-use super::step::{Measured, Plan, Settings, Trained, Training, device, host, log_probs, sequence_log_probs};
-use super::workers::{Workers, part_budget};
+use super::step::{
+    Measured, Plan, Settings, Trained, Training, check_lengths, device, host, limits, log_probs, sequence_log_probs,
+};
+use super::workers::Workers;
 use super::{TrainError, TrainLog, Watch, checkpoint, loss};
 use crate::model::Decoder;
 
@@ -113,6 +115,7 @@ fn prepare<'a>(
         KtoLoss::Kto => rows.iter().zip(others).map(pair).collect(),
     };
     let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).chain(&pairs).collect();
+    check_lengths(&base, &sequences)?;
     let mut reference = reference(&untracked(base), &sequences, training)?;
     let mut pairs = pairs.into_iter().zip(reference.split_off(rows.len()));
     let prepared = |(row, reference): (&&'a KtoRow, f64)| Prepared { row, reference, mismatched: pairs.next() };
@@ -160,7 +163,7 @@ fn step(model: &Decoder, batches: &[&[Prepared]], kto: &KtoSettings, workers: &W
     let mut jobs = Vec::new();
     for (batch, kl) in batches.iter().zip(&kls) {
         let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
-        for part in parts(&sequences, part_budget(&device(model))) {
+        for part in parts(&sequences, limits(model)) {
             jobs.push((model.clone(), *batch, *kl, part));
         }
     }

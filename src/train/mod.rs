@@ -29,6 +29,16 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error("there are no examples to train on{0}")]
     NoExamples(String),
+    /// A sequence is longer than the model takes.
+    #[error("dialogue `{dialogue}` has {tokens} tokens, but the model takes sequences of at most {limit}")]
+    TooLong {
+        /// The sequence's dialogue.
+        dialogue: String,
+        /// Its tokens.
+        tokens: usize,
+        /// The most that the model takes.
+        limit: usize,
+    },
     /// Loss or gradient is no number any more.
     #[error("the {what} of step {step} is {value}; its dialogues are {}", dialogues.join(", "))]
     NotFinite {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::batch::{Part, Sequence, parts, shuffled_batches};
 use super::optimise::{Gradients, tracked};
-use super::step::{Measured, Plan, Settings, Trained, Training, device, host, log_probs};
-use super::workers::{Workers, part_budget};
+use super::step::{Measured, Plan, Settings, Trained, Training, check_lengths, device, host, limits, log_probs};
+use super::workers::Workers;
 use super::{TrainError, TrainLog, Watch, loss};
 use crate::model::Decoder;
 
@@ -30,6 +30,7 @@ pub fn train(
     if examples.is_empty() {
         return Err(TrainError::NoExamples(" that have a scored token".to_owned()));
     }
+    check_lengths(&base, &examples)?;
     let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
     let plan = Plan::new(examples.len(), settings);
     let mut training = Training::begin(base, plan, settings, scratch, watch)?;
@@ -48,8 +49,7 @@ pub fn train(
 /// Loss and gradient over the rows of one step. The mean is over tokens, so all batches of a step are one.
 fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
     let total: usize = rows.iter().map(|row| row.scored_tokens()).sum();
-    let jobs: Vec<(Decoder, Part)> =
-        parts(rows, part_budget(&device(model))).into_iter().map(|part| (model.clone(), part)).collect();
+    let jobs: Vec<(Decoder, Part)> = parts(rows, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
     let work = |(model, part): (Decoder, Part)| {
         let model = tracked(model);
         let part = part.tensors(&device(&model));
@@ -76,6 +76,7 @@ fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::batch::Limits;
     use crate::train::optimise::parameters;
     use crate::train::tests::{decoder, sequences};
 
@@ -87,7 +88,7 @@ mod tests {
             let measured = step(&decoder(), &rows, &Workers::of(count).unwrap());
             (measured.row.loss.to_bits(), measured.gradients.norm().to_bits())
         };
-        assert!(parts(&rows, part_budget(&device(&decoder()))).len() > 4);
+        assert!(parts(&rows, limits(&decoder())).len() > 4);
         let alone = measure(0);
         for count in [1, 2, 5] {
             assert_eq!(measure(count), alone, "{count} workers");
@@ -100,7 +101,7 @@ mod tests {
         let rows: Vec<&Sequence> = sequences.iter().collect();
         let total = rows.iter().map(|row| row.scored_tokens()).sum();
         let model = tracked(decoder());
-        let [whole] = &parts(&rows, usize::MAX)[..] else { panic!("one part") };
+        let [whole] = &parts(&rows, Limits { tokens: usize::MAX, width: 256 })[..] else { panic!("one part") };
         let whole = whole.tensors(&device(&model));
         // Without the short cut of scored places: logits everywhere, then the scored ones.
         let logits = model.forward(whole.tokens.clone()); // [rows, width, vocab]

@@ -7,11 +7,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::batch::{Part, PartTensors, Sequence};
+use super::batch::{Limits, Part, PartTensors, Sequence, parts};
 use super::checkpoint::{self, State};
 use super::optimise::{AdamW, AdamWConfig, Gradients, clip_factor, untracked};
 use super::schedule::{Schedule, warmup_steps};
-use super::workers::Workers;
+use super::workers::{Workers, part_budget};
 use super::{TrainError, TrainLog, Watch, loss};
 use crate::model::Decoder;
 
@@ -91,9 +91,8 @@ pub(super) fn log_probs(model: &Decoder, part: &PartTensors) -> Tensor<1> {
 
 /// Log-probabilities of whole sequences without gradients, in their order.
 pub(super) fn sequence_log_probs(model: &Decoder, sequences: &[&Sequence], workers: &Workers) -> Vec<f64> {
-    let budget = super::workers::part_budget(&device(model));
     let jobs: Vec<(Decoder, Part)> =
-        super::batch::parts(sequences, budget).into_iter().map(|part| (model.clone(), part)).collect();
+        parts(sequences, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
     let results = workers.map(jobs, |(model, part)| {
         let tensors = part.tensors(&device(&model));
         let tokens = log_probs(&model, &tensors);
@@ -104,6 +103,22 @@ pub(super) fn sequence_log_probs(model: &Decoder, sequences: &[&Sequence], worke
         all[row] = value;
     }
     all
+}
+
+/// How large the parts for a model may be.
+pub(super) fn limits(model: &Decoder) -> Limits {
+    Limits { tokens: part_budget(&device(model)), width: model.config().max_position_embeddings }
+}
+
+/// Refuses sequences that are longer than the model takes.
+pub(super) fn check_lengths(model: &Decoder, sequences: &[&Sequence]) -> Result<(), TrainError> {
+    let limit = model.config().max_position_embeddings;
+    match sequences.iter().find(|sequence| sequence.ids.len() > limit) {
+        None => Ok(()),
+        Some(Sequence { dialogue, ids, .. }) => {
+            Err(TrainError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit })
+        }
+    }
 }
 
 /// A tensor's numbers on the host.

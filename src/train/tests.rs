@@ -263,6 +263,20 @@ fn a_loss_that_is_no_number_stops_with_the_dialogues() {
 }
 
 #[test]
+fn a_row_may_be_just_as_long_as_the_model_takes() {
+    let train = |length: usize| {
+        let config = ModelConfig { max_position_embeddings: 50, ..decoder().config().clone() };
+        let model = Decoder::init(&config, 3, &Device::flex()).unwrap();
+        let ids = (0..length).map(|place| (place % 20) as u32).collect();
+        let example = Sequence { dialogue: "long".to_owned(), ids, scored: vec![true; length] };
+        sft::train(model, &[example], &settings(), nowhere(), &Listener::default())
+    };
+    assert_eq!(train(50).unwrap().log[0].scored_tokens, 49);
+    let error = train(51).unwrap_err().to_string();
+    assert_eq!(error, "dialogue `long` has 51 tokens, but the model takes sequences of at most 50");
+}
+
+#[test]
 fn nothing_to_learn_is_an_error() {
     let blank = |mut sequence: Sequence| {
         sequence.scored.fill(false);
