@@ -2,12 +2,17 @@
 
 pub mod command_run;
 pub mod dataset_fetch;
+pub mod dialogue_simulate;
+pub mod josh_harvest;
 pub mod model_init;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
 
+mod casting;
 mod endpoint;
+mod in_order;
+mod selection;
 mod training;
 
 #[cfg(test)]
