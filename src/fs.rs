@@ -100,6 +100,12 @@ pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     rename(&aside, path)
 }
 
+/// Asks the system to make a file's bytes durable.
+pub fn sync_file(path: impl AsRef<Path>) -> Result<()> {
+    let file = open(path.as_ref())?;
+    at("sync", path.as_ref(), file.sync_all())
+}
+
 /// Asks the system to make a folder's entries durable.
 pub fn sync_dir(path: impl AsRef<Path>) -> Result<()> {
     let folder = open(path.as_ref())?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::multiwoz::{Goal, Outline};
 use super::observation::sqlite_columns;
 use super::python_json::dumps;
-use super::rules::{Columns, Rules};
+use super::rules::{Columns, Rules, Shape};
 use super::task::{DomainGoal, GoalCall, Slot, Task, WorldItem};
 use super::tools::{DOMAINS, TOOLS, parameter_names, unique_key};
 use super::values::{is_empty, scalar_text};
@@ -71,18 +71,38 @@ pub struct Report {
 /// The domains whose dialogues are left out.
 const UNTOOLED: [&str; 3] = ["taxi", "police", "hospital"];
 
+/// Where the SQLite records of the published trees differ from the JSON records: domain, name, field, SQLite's value.
+const SQLITE_DIFFERENCES: [(&str, &str, &str, &str); 3] = [
+    ("restaurant", "ask restaurant", "name", "ask"),
+    ("restaurant", "meze bar", "name", "meze bar restaurant"),
+    ("hotel", "allenbell", "takesbookings", "NULL"),
+];
+
 /// The items of a world: the records domain by domain in the order of [`DOMAINS`], then the tools.
-pub fn world_items(databases: &[(String, Vec<Record>)]) -> Vec<WorldItem> {
+pub fn world_items(databases: &[(String, Vec<Record>)], rules: &Rules) -> Vec<WorldItem> {
+    let record = |domain: &str, record: &Record| WorldItem {
+        part: "record".to_owned(),
+        name: domain.to_owned(),
+        body: Value::Object(in_era(domain, record.clone(), rules)).to_string(),
+    };
     let records = DOMAINS.iter().flat_map(|domain| {
-        databases.iter().filter(move |(name, _)| name == domain).flat_map(|(name, records)| {
-            records.iter().map(move |record| WorldItem {
-                part: "record".to_owned(),
-                name: name.clone(),
-                body: Value::Object(record.clone()).to_string(),
-            })
-        })
+        let databases = databases.iter().filter(move |(name, _)| name == domain);
+        databases.flat_map(|(domain, records)| records.iter().map(move |found| record(domain, found)))
     });
     records.chain(TOOLS.iter().map(super::tools::Tool::item)).collect()
+}
+
+/// A record as the rules' era had it.
+fn in_era(domain: &str, mut record: Record, rules: &Rules) -> Record {
+    if rules.shape == Shape::Sqlite {
+        let name = record.get("name").cloned();
+        for (_, _, field, value) in
+            SQLITE_DIFFERENCES.iter().filter(|other| other.0 == domain && name == Some(other.1.into()))
+        {
+            record.insert((*field).to_owned(), Value::from(*value));
+        }
+    }
+    record
 }
 
 /// Turns dialogues into tasks, one at a time.

@@ -30,3 +30,9 @@ pub mod user_model;
 pub mod user_words;
 pub mod values;
 pub mod world;
+
+#[cfg(test)]
+mod environment_tests;
+
+#[cfg(test)]
+mod golden_tests;

@@ -82,7 +82,7 @@ impl Synthesizer {
     /// When the records make no world.
     pub fn new(seed: u64, mix: GoalMix) -> Result<Self, SynthError> {
         let databases = databases(seed);
-        let items = world_items(&databases);
+        let items = world_items(&databases, &Rules::default());
         let converter = Converter::new(&items, Splits::default(), Rules::default())?;
         let world = Arc::new(World::from_items(items)?);
         let lexicon = Arc::new(Lexicon::new(&world));
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(corpus.databases().unwrap().len(), synthesizer.databases.len());
         let splits = corpus.splits().unwrap();
         assert_eq!((splits.val.len(), splits.test.len()), (4, 8));
-        let items = world_items(&corpus.databases().unwrap());
+        let items = world_items(&corpus.databases().unwrap(), &Rules::default());
         let mut converter = Converter::new(&items, splits, Rules::default()).unwrap();
         let mut bookings = 0;
         corpus

@@ -65,6 +65,62 @@ pub trait Stage: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
     fn run(&self, context: &Context) -> anyhow::Result<()>;
 }
 
+/// A stage of any kind, as the engine runs it.
+pub trait AnyStage: Send + Sync {
+    /// The kind's name.
+    fn kind(&self) -> &'static str;
+    /// The kind's version.
+    fn version(&self) -> u32;
+    /// The parameters, defaults filled in.
+    fn parameters(&self) -> serde_json::Value;
+    /// See [`Stage::inputs`].
+    fn inputs(&self) -> Vec<PortSpec>;
+    /// See [`Stage::outputs`].
+    fn outputs(&self) -> Vec<PortSpec>;
+    /// See [`Stage::check`].
+    fn check(&self) -> Vec<Problem>;
+    /// See [`Stage::also_depends_on`].
+    fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>>;
+    /// See [`Stage::run`].
+    fn run(&self, context: &Context) -> anyhow::Result<()>;
+}
+
+impl<S: Stage> AnyStage for S {
+    fn kind(&self) -> &'static str {
+        S::KIND
+    }
+
+    fn version(&self) -> u32 {
+        S::VERSION
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        // Parameters came from text, so they can be written as text again.
+        serde_json::to_value(self)
+            .unwrap_or_else(|error| panic!("parameters of `{}` cannot be written: {error}", S::KIND))
+    }
+
+    fn inputs(&self) -> Vec<PortSpec> {
+        Stage::inputs(self)
+    }
+
+    fn outputs(&self) -> Vec<PortSpec> {
+        Stage::outputs(self)
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        Stage::check(self)
+    }
+
+    fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
+        Stage::also_depends_on(self, project)
+    }
+
+    fn run(&self, context: &Context) -> anyhow::Result<()> {
+        Stage::run(self, context)
+    }
+}
+
 /// An artifact that a stage reads.
 #[derive(Clone, Debug)]
 pub struct Input {

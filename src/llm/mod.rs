@@ -1,5 +1,11 @@
 //! Language models behind one trait: an endpoint, a model of our own, a script, a recording.
 
+pub mod drive;
+pub mod http;
+pub mod local;
+pub mod scripted;
+mod wire;
+
 use futures_util::future::LocalBoxFuture;
 
 use crate::chat::Message;

@@ -1,3 +1,86 @@
 //! The kinds of stages: one file each, and the only list of them.
 
+pub mod command_run;
+pub mod dataset_fetch;
+pub mod model_init;
 pub mod toolwoz_convert;
+pub mod train_kto;
+pub mod train_sft;
+
+mod endpoint;
+mod training;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod training_tests;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use schemars::Schema;
+
+use crate::engine::stage::{AnyStage, Stage};
+use crate::table::{self, Row};
+use crate::value::{self, Node, PlaceError};
+
+/// A kind of stage, as pipelines name it and documentation lists it.
+pub struct Kind {
+    /// `family.verb`.
+    pub name: &'static str,
+    /// See [`Stage::VERSION`].
+    pub version: u32,
+    /// A stage of this kind as it stands in a pipeline.
+    pub example: &'static str,
+    /// The JSON Schema of the parameters; its description is the kind's documentation.
+    pub schema: fn() -> Schema,
+    /// Reads the parameters.
+    pub parse: fn(&Node) -> Result<Arc<dyn AnyStage>, PlaceError>,
+}
+
+const fn kind<S: Stage>() -> Kind {
+    Kind {
+        name: S::KIND,
+        version: S::VERSION,
+        example: S::EXAMPLE,
+        schema: || schemars::schema_for!(S),
+        parse: |node| Ok(Arc::new(value::parse::<S>(node)?)),
+    }
+}
+
+/// Every kind, in the order in which an experiment uses them.
+pub static KINDS: &[Kind] = &[
+    kind::<dataset_fetch::DatasetFetch>(),
+    kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<model_init::ModelInit>(),
+    kind::<train_sft::TrainSft>(),
+    kind::<train_kto::TrainKto>(),
+    kind::<command_run::CommandRun>(),
+];
+
+/// The kind of a name.
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// A row type and its columns.
+pub struct RowType {
+    /// `family.noun/vN`.
+    pub name: &'static str,
+    /// Its columns.
+    pub schema: fn() -> SchemaRef,
+}
+
+const fn row<T: Row>() -> RowType {
+    RowType { name: T::TYPE, schema: table::schema::<T> }
+}
+
+/// Every row type.
+pub static ROWS: &[RowType] = &[
+    row::<crate::dialogue::task::Task>(),
+    row::<crate::dialogue::task::WorldItem>(),
+    row::<crate::josh::node::NodeRow>(),
+    row::<crate::examples::SftExample>(),
+    row::<crate::examples::KtoExample>(),
+    row::<crate::train::log::TrainLog>(),
+];

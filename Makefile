@@ -1,0 +1,24 @@
+# `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
+
+.PHONY: run test lint schemas install clean
+
+run:
+	cargo run --quiet -- run pipelines/quickstart.yaml
+
+test: lint
+	cargo test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+
+# Writes schemas/ anew from the code; a test fails when they are not current.
+schemas:
+	cargo run --quiet -- schema --out schemas
+
+install:
+	cargo install --path . --locked
+
+clean:
+	cargo clean
+	rm -rf .thresh

@@ -1,0 +1,171 @@
+//! The command line: one file a command. Data goes to stdout, everything else to stderr.
+
+mod check;
+mod compare;
+mod graph;
+mod kinds;
+mod path;
+mod plan;
+mod run;
+mod runs;
+mod schema;
+mod show;
+mod why;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Diagnostics, Pipeline, Project};
+use crate::engine::store::Store;
+
+/// Declarative pipelines for self-training dialogue agents from sparse rewards.
+///
+/// Exit codes: 0 done, 1 a stage failed or a result is missing, 2 the pipeline or the command is wrong.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline: compute what is missing.
+    Run(run::RunArgs),
+    /// Say what a run would do, and why.
+    Plan(plan::PlanArgs),
+    /// Explain why a stage would run: the first cause upstream, field by field.
+    Why(why::WhyArgs),
+    /// Check a pipeline file without running anything.
+    Check(PipelineArgs),
+    /// Draw the stages and their connections.
+    Graph(graph::GraphArgs),
+    /// List the runs of this project.
+    Runs(runs::RunsArgs),
+    /// Show a table: its columns and first rows.
+    Show(show::ShowArgs),
+    /// Compare runs: what differs in parameters, results and scores.
+    Compare(compare::CompareArgs),
+    /// Print where a result lies.
+    Path(path::PathArgs),
+    /// List the kinds of stages, or document one.
+    Kinds(kinds::KindsArgs),
+    /// Write the JSON Schemas of pipelines and tables.
+    Schema(schema::SchemaArgs),
+}
+
+/// What every command that reads a pipeline takes.
+#[derive(Args, Clone)]
+struct PipelineArgs {
+    /// The pipeline file.
+    pipeline: PathBuf,
+    /// Change a value: `stage.parameter=VALUE` or `params.name=VALUE`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// The profile of thresh.toml.
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+/// Why a command ended without what was asked for.
+#[derive(Debug)]
+enum Failure {
+    /// The pipeline or the command is wrong: exit code 2.
+    Wrong(anyhow::Error),
+    /// Something failed on the way: exit code 1.
+    Failed(anyhow::Error),
+    /// All is said already; the exit code.
+    Said(u8),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        // A reader that went away (`thresh show … | head`) is no failure.
+        let gone = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        if gone { Self::Said(0) } else { Self::Failed(error) }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the command of the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Runs(args) => runs::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Path(args) => path::run(&args),
+        Command::Kinds(args) => kinds::run(&args),
+        Command::Schema(args) => schema::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => ExitCode::from(code),
+        Err(Failure::Failed(error)) => fail(&error, 1),
+        Err(Failure::Wrong(error)) => fail(&error, 2),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    match error.downcast_ref::<Diagnostics>() {
+        Some(diagnostics) => eprint!("{}", diagnostics.render(colour())),
+        None => eprintln!("error: {error:#}"),
+    }
+    ExitCode::from(code)
+}
+
+/// Whether stderr shows colours.
+fn colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A pipeline, its project and its store.
+struct Opened {
+    pipeline: Pipeline,
+    project: Project,
+    store: Store,
+}
+
+fn project(args: &PipelineArgs) -> Result<Project, Failure> {
+    Project::find(&args.pipeline, args.profile.as_deref()).map_err(|error| Failure::Wrong(error.into()))
+}
+
+fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
+    config::load(&args.pipeline, &args.set).map_err(|error| Failure::Wrong(error.into()))
+}
+
+fn open(args: &PipelineArgs) -> Result<Opened, Failure> {
+    let project = project(args)?;
+    let pipeline = load(args)?;
+    let store = Store::open(project.store())?;
+    Ok(Opened { pipeline, project, store })
+}
+
+/// Writes a line to stdout.
+fn say(text: impl AsRef<str>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes())?;
+    out.write_all(b"\n")
+}
+
+/// The index of a stage of a pipeline, or a message that suggests one.
+fn stage_index(pipeline: &Pipeline, name: &str) -> Result<usize, Failure> {
+    pipeline.graph.find(name).ok_or_else(|| {
+        let names = pipeline.graph.nodes.iter().map(|node| node.name.as_str());
+        let hint = match config::diagnostic::nearest(name, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`thresh graph` shows the stages".to_owned(),
+        };
+        Failure::Wrong(anyhow::anyhow!("unknown stage `{name}`; {hint}"))
+    })
+}

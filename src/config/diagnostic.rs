@@ -1,0 +1,178 @@
+//! What is wrong with a file, shown the way compilers show it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::value::Span;
+
+/// The files that were read, so that a span can be shown.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<(PathBuf, String)>,
+}
+
+impl Sources {
+    /// Adds a file; its number stands in spans.
+    pub fn add(&mut self, path: &Path, text: String) -> usize {
+        self.files.push((path.to_owned(), text));
+        self.files.len() - 1
+    }
+
+    /// A file's text.
+    pub fn text(&self, file: usize) -> &str {
+        &self.files[file].1
+    }
+
+    fn path(&self, file: usize) -> String {
+        self.files[file].0.display().to_string()
+    }
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnostic {
+    /// What is wrong, lower case, names in backticks.
+    pub message: String,
+    /// Where, and what to say there.
+    pub place: Option<(Span, String)>,
+    /// A second place that explains the first: where a name was used before.
+    pub related: Option<(Span, String)>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A mistake without a place: one on the command line.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, related: None, help: None }
+    }
+
+    /// A mistake at a place.
+    pub fn at(span: Span, message: impl Into<String>) -> Self {
+        Self::new(message).label(span, "")
+    }
+
+    /// Says where.
+    pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.place = Some((span, text.into()));
+        self
+    }
+
+    /// Points to a place that explains.
+    pub fn related(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.related = Some((span, text.into()));
+        self
+    }
+
+    /// Says what to do.
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// Suggests the known name that is nearest to a wrong one, or lists the known ones where none is near.
+    pub fn suggest<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        if let Some(near) = nearest(wrong, known.iter().copied()) {
+            return self.help(format!("did you mean `{near}`?"));
+        }
+        if known.is_empty() || known.len() > 24 {
+            return self;
+        }
+        let listed = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        self.help(format!("known are {listed}"))
+    }
+}
+
+/// The known name nearest to a wrong one, if it is near enough to be meant.
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 1 + name.chars().count().max(wrong.chars().count()) / 4)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// All mistakes of a pipeline and the files they are in.
+#[derive(Clone, Debug)]
+pub struct Diagnostics {
+    /// The files.
+    pub sources: Sources,
+    /// The mistakes, in the order of their places.
+    pub list: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// Mistakes, put in the order of their places.
+    pub fn new(sources: Sources, mut list: Vec<Diagnostic>) -> Self {
+        list.sort_by_key(|diagnostic| diagnostic.place.as_ref().map(|(span, _)| *span));
+        list.dedup();
+        Self { sources, list }
+    }
+
+    /// The mistakes as text, in colour where asked.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let mut text = String::new();
+        for diagnostic in &self.list {
+            text.push_str(&renderer.render(&[self.group(diagnostic)]));
+            text.push_str("\n\n");
+        }
+        let count = self.list.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        text.push_str(&format!("{count} {noun}; nothing was run\n"));
+        text
+    }
+
+    fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
+        let mut group = Group::with_title(Level::ERROR.primary_title(diagnostic.message.as_str()));
+        let same_file = match (&diagnostic.place, &diagnostic.related) {
+            (Some((place, _)), Some((related, _))) => place.file == related.file,
+            _ => false,
+        };
+        for (index, (span, label)) in [&diagnostic.place, &diagnostic.related].into_iter().flatten().enumerate() {
+            if index == 1 && same_file {
+                break;
+            }
+            let text = self.sources.text(span.file);
+            let mut snippet = Snippet::source(text)
+                .path(self.sources.path(span.file))
+                .annotation(AnnotationKind::Primary.span(visible(text, *span)).label(label.as_str()));
+            if let (true, Some((related, label))) = (same_file, &diagnostic.related) {
+                snippet =
+                    snippet.annotation(AnnotationKind::Context.span(visible(text, *related)).label(label.as_str()));
+            }
+            group = group.element(snippet);
+        }
+        if let Some(help) = &diagnostic.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        group
+    }
+}
+
+/// A span cut to its first line and to the text's characters, so that a caret always stands under something.
+fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
+    let mut start = span.start.min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    let line_end = text[start..].find('\n').map_or(text.len(), |offset| start + offset);
+    let mut end = span.end.clamp(start, line_end.max(start));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    start..end.max(start)
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Diagnostics {}

@@ -1,0 +1,165 @@
+//! `thresh.toml`: where stages run. Nothing here changes a result.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::engine::stage::{Endpoint, Profile};
+use crate::fs::{self, PathError};
+
+/// Why the settings could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file could not be read.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The file is no TOML, or holds what is no setting.
+    #[error("`{}` is not right:\n{source}", path.display())]
+    Toml { path: PathBuf, source: Box<toml::de::Error> },
+    /// The profile that was asked for is not in the file.
+    #[error("there is no profile `{name}`; known are {known}")]
+    NoProfile { name: String, known: String },
+}
+
+/// A project: the folder that holds `thresh.toml`, and what that says.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Relative paths in parameters and settings start here.
+    pub root: PathBuf,
+    /// The settings of the chosen profile.
+    pub settings: Settings,
+}
+
+/// The settings of one profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The folder of results and runs.
+    pub store: PathBuf,
+    /// The most stages side by side.
+    pub jobs: usize,
+    /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
+    pub device: String,
+    /// Served models by the name that pipelines use.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// Other profiles: each a table with the settings that differ.
+    pub profiles: BTreeMap<String, toml::Table>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            store: ".thresh".into(),
+            jobs: std::thread::available_parallelism().map_or(2, usize::from),
+            device: "cpu".into(),
+            endpoints: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a served model is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSettings {
+    /// The base address, up to and with `/v1`.
+    pub url: String,
+    /// The model's name at that address; the pipeline's name for it where absent.
+    pub model: Option<String>,
+    /// The environment variable that holds the key.
+    pub key_env: Option<String>,
+    /// The most requests in flight at once.
+    #[serde(default = "in_flight")]
+    pub in_flight: usize,
+    /// Seconds that one whole call may take.
+    #[serde(default = "timeout")]
+    pub timeout: f64,
+    /// How often a call is tried again.
+    #[serde(default = "retries")]
+    pub retries: u32,
+}
+
+fn in_flight() -> usize {
+    16
+}
+
+fn timeout() -> f64 {
+    120.0
+}
+
+fn retries() -> u32 {
+    5
+}
+
+impl Project {
+    /// Finds the project of a pipeline: the nearest folder above it that holds `thresh.toml`, else the current folder.
+    pub fn find(pipeline: &Path, profile: Option<&str>) -> Result<Self, SettingsError> {
+        let here = std::env::current_dir().map_err(|source| PathError { action: "find", path: ".".into(), source })?;
+        let start = here.join(pipeline);
+        let root = start.ancestors().skip(1).find(|folder| folder.join("thresh.toml").is_file());
+        let root = root.map_or(here, Path::to_owned);
+        let path = root.join("thresh.toml");
+        let settings =
+            if path.is_file() { Settings::read(&path, profile)? } else { Settings::default().chosen(profile)? };
+        Ok(Self { root, settings })
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> PathBuf {
+        self.root.join(&self.settings.store)
+    }
+}
+
+impl Settings {
+    fn read(path: &Path, profile: Option<&str>) -> Result<Self, SettingsError> {
+        let text = fs::read_to_string(path)?;
+        let wrong = |source| SettingsError::Toml { path: path.to_owned(), source: Box::new(source) };
+        let settings: Self = toml::from_str(&text).map_err(wrong)?;
+        let Some(name) = profile else { return Ok(settings) };
+        let Some(over) = settings.profiles.get(name) else { return settings.chosen(Some(name)) };
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        overlay(&mut table, over.clone());
+        table.try_into().map_err(wrong)
+    }
+
+    fn chosen(self, profile: Option<&str>) -> Result<Self, SettingsError> {
+        match profile {
+            None => Ok(self),
+            Some(name) => {
+                let known: Vec<String> = self.profiles.keys().map(|name| format!("`{name}`")).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(SettingsError::NoProfile { name: name.to_owned(), known })
+            }
+        }
+    }
+}
+
+fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => overlay(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+impl Profile for Settings {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn endpoint(&self, model: &str) -> Option<Endpoint> {
+        let settings = self.endpoints.get(model)?;
+        Some(Endpoint {
+            url: settings.url.clone(),
+            model: settings.model.clone().unwrap_or_else(|| model.to_owned()),
+            key_env: settings.key_env.clone(),
+            in_flight: settings.in_flight,
+            timeout: settings.timeout,
+            retries: settings.retries,
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! The stages of a pipeline and what connects them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::stage::AnyStage;
+
+/// One stage in its place.
+pub struct Node {
+    /// Its name in the pipeline.
+    pub name: String,
+    /// What it does.
+    pub stage: Arc<dyn AnyStage>,
+    /// What it reads.
+    pub inputs: Vec<Edge>,
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The input port, or the user's name for it where a port takes many.
+    pub input: String,
+    /// The stage that it comes from, by its index.
+    pub from: usize,
+    /// That stage's output port.
+    pub output: String,
+}
+
+/// Stages that wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// Indices in the order of the data, the first not repeated at the end.
+    pub path: Vec<usize>,
+}
+
+/// A pipeline whose stages are known to have an order.
+pub struct Graph {
+    /// The pipeline's name.
+    pub name: String,
+    /// The stages, in the file's order.
+    pub nodes: Vec<Node>,
+    order: Vec<usize>,
+    readers: Vec<Vec<usize>>,
+}
+
+impl Graph {
+    /// Puts stages in order.
+    pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, Cycle> {
+        let inputs: Vec<Vec<usize>> =
+            nodes.iter().map(|node| node.inputs.iter().map(|edge| edge.from).collect()).collect();
+        let order = order(&inputs)?;
+        let mut readers = vec![Vec::new(); nodes.len()];
+        for (index, from) in inputs.iter().enumerate() {
+            for &from in from {
+                if readers[from].last() != Some(&index) {
+                    readers[from].push(index);
+                }
+            }
+        }
+        Ok(Self { name: name.into(), nodes, order, readers })
+    }
+
+    /// The stages' indices, each after everything it reads.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// The stages that read a stage's outputs.
+    pub fn readers(&self, index: usize) -> &[usize] {
+        &self.readers[index]
+    }
+
+    /// The index of a stage.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+}
+
+/// Orders stages by what they read (`inputs[i]` are the stages that stage i reads), or shows a cycle.
+pub fn order(inputs: &[Vec<usize>]) -> Result<Vec<usize>, Cycle> {
+    let mut graph = DiGraph::<(), ()>::with_capacity(inputs.len(), inputs.len());
+    for _ in inputs {
+        graph.add_node(());
+    }
+    for (index, from) in inputs.iter().enumerate() {
+        for &from in from {
+            graph.update_edge(NodeIndex::new(from), NodeIndex::new(index), ());
+        }
+    }
+    match toposort(&graph, None) {
+        Ok(order) => Ok(order.into_iter().map(NodeIndex::index).collect()),
+        Err(_) => Err(cycle(&graph)),
+    }
+}
+
+/// The shortest way round within the first component that has one: what a person needs to see.
+fn cycle(graph: &DiGraph<(), ()>) -> Cycle {
+    let mut components: Vec<Vec<NodeIndex>> = kosaraju_scc(graph)
+        .into_iter()
+        .filter(|component| component.len() > 1 || graph.contains_edge(component[0], component[0]))
+        .collect();
+    components.sort_by_key(|component| component.iter().min().copied());
+    let start = components.first().and_then(|component| component.iter().min().copied()).unwrap_or_default();
+    let mut before = HashMap::new();
+    let mut queue = std::collections::VecDeque::from([start]);
+    while let Some(node) = queue.pop_front() {
+        let mut next: Vec<NodeIndex> = graph.neighbors(node).collect();
+        next.sort();
+        for neighbour in next {
+            if neighbour == start {
+                let mut path = vec![node.index()];
+                let mut at = node;
+                while at != start {
+                    at = before[&at];
+                    path.push(at.index());
+                }
+                path.reverse();
+                return Cycle { path };
+            }
+            if neighbour != start && !before.contains_key(&neighbour) {
+                before.insert(neighbour, node);
+                queue.push_back(neighbour);
+            }
+        }
+    }
+    Cycle { path: vec![start.index()] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_puts_inputs_first_and_a_long_chain_is_no_problem() {
+        assert_eq!(order(&[vec![1, 2], vec![2], vec![]]).unwrap(), [2, 1, 0]);
+        let chain: Vec<Vec<usize>> =
+            (0..20_000).map(|index| if index == 0 { vec![] } else { vec![index - 1] }).collect();
+        assert_eq!(order(&chain).unwrap(), (0..20_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_cycle_is_shown_as_the_way_round() {
+        assert_eq!(order(&[vec![], vec![3, 0], vec![1], vec![2]]).unwrap_err().path, [1, 2, 3]);
+        assert_eq!(order(&[vec![0]]).unwrap_err().path, [0]);
+    }
+}

@@ -1,0 +1,296 @@
+//! The content-addressed store: every result a folder named by its fingerprint, whole or absent.
+//!
+//! `results/FF/FINGERPRINT/` holds `manifest.json` and the artifacts, `work/` what is being computed, `locks/` empty files that
+//! the kernel locks while a result is computed (nothing there needs deleting by hand), `runs/` the records of runs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::Fields;
+use super::port::{Holds, PortSpec};
+use crate::fs::{self, PathError};
+use crate::table;
+
+/// Why the store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A stage ended without one of its outputs.
+    #[error("the stage ended without its output `{port}`")]
+    NoOutput { port: String },
+    /// A stage wrote rows of another type than it declared.
+    #[error("the output `{port}` holds `{found}`, declared is `{declared}`")]
+    WrongType { port: String, found: String, declared: String },
+    /// An output table cannot be read back.
+    #[error("the output `{port}` is no table: {source}")]
+    NoTable { port: String, source: table::TableError },
+}
+
+/// A file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Its path inside the result's folder.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub digest: String,
+}
+
+/// One output of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The row type or the folder's format.
+    pub holds: String,
+    /// The Parquet file or the folder, inside the result's folder.
+    pub path: PathBuf,
+    /// The content's digest: the file's, or over all files of a folder.
+    pub digest: String,
+    /// The files.
+    pub files: Vec<Stored>,
+}
+
+impl Artifact {
+    /// The artifact's size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// What a result is and what it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The fingerprint of `fields`.
+    pub fingerprint: String,
+    /// What the result depends on.
+    pub fields: Fields,
+    /// The outputs by port.
+    pub outputs: BTreeMap<String, Artifact>,
+    /// The run that computed it.
+    pub run: String,
+}
+
+/// The store of one project.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A result being computed: this process holds its lock until this is dropped.
+pub struct Workspace {
+    /// Receives the outputs; empty at the start.
+    pub out: PathBuf,
+    /// Outlives an interrupted run.
+    pub scratch: PathBuf,
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// What a look into the store found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// The whole result.
+    Whole(Box<Manifest>),
+    /// A result whose files are not what its manifest says.
+    Damaged(String),
+    /// Nothing.
+    Absent,
+}
+
+impl Store {
+    /// Opens a store, and creates it where there is none.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let store = Self { root: root.into() };
+        for folder in ["results", "work", "locks", "runs"] {
+            fs::create_dir_all(store.root.join(folder))?;
+        }
+        Ok(store)
+    }
+
+    /// The store's own folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the records of runs.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// The folder of a result, whether it is there or not.
+    pub fn folder(&self, fingerprint: &str) -> PathBuf {
+        self.root.join("results").join(&fingerprint[..2]).join(fingerprint)
+    }
+
+    /// Where an artifact lies.
+    pub fn path(&self, fingerprint: &str, artifact: &Artifact) -> PathBuf {
+        self.folder(fingerprint).join(&artifact.path)
+    }
+
+    /// Looks a result up. Files are checked by their sizes here; by their content when a stage reads them.
+    pub fn find(&self, fingerprint: &str) -> Result<Found, StoreError> {
+        let folder = self.folder(fingerprint);
+        let path = folder.join("manifest.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+            Err(source) => return Err(PathError { action: "read", path, source }.into()),
+        };
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
+            return Ok(Found::Damaged(format!("`{}` is not a manifest", path.display())));
+        };
+        for file in manifest.outputs.values().flat_map(|artifact| &artifact.files) {
+            let path = folder.join(&file.path);
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == file.bytes => {}
+                Ok(metadata) => {
+                    let (found, expected) = (metadata.len(), file.bytes);
+                    let path = path.display();
+                    return Ok(Found::Damaged(format!("`{path}` has {found} bytes, {expected} were written")));
+                }
+                Err(error) => return Ok(Found::Damaged(format!("`{}`: {error}", path.display()))),
+            }
+        }
+        Ok(Found::Whole(Box::new(manifest)))
+    }
+
+    /// Reads an artifact whole and says what is wrong with it, if anything is.
+    pub fn damage(&self, fingerprint: &str, artifact: &Artifact) -> Option<String> {
+        let folder = self.folder(fingerprint);
+        artifact.files.iter().find_map(|file| {
+            let path = folder.join(&file.path);
+            match digest(&path) {
+                Ok((found, _)) if found == file.digest => None,
+                Ok(_) => Some(format!("`{}` is not what was written", path.display())),
+                Err(error) => Some(error.to_string()),
+            }
+        })
+    }
+
+    /// Takes a result's lock, waiting for a process that has it, and prepares its working folder.
+    pub fn begin(&self, fingerprint: &str) -> Result<Workspace, StoreError> {
+        let path = self.root.join("locks").join(fingerprint);
+        let lock = fs::create(&path)?;
+        lock.lock().map_err(|source| PathError { action: "lock", path, source })?;
+        let folder = self.root.join("work").join(fingerprint);
+        let (out, scratch) = (folder.join("out"), folder.join("scratch"));
+        fs::remove_dir_all(&out)?;
+        fs::create_dir_all(&out)?;
+        fs::create_dir_all(&scratch)?;
+        Ok(Workspace { out, scratch, folder, _lock: lock })
+    }
+
+    /// Makes the content of a workspace the result: checks and hashes every output, writes the manifest, renames.
+    pub fn commit(
+        &self,
+        workspace: &Workspace,
+        fields: Fields,
+        fingerprint: &str,
+        ports: &[PortSpec],
+        run: &str,
+    ) -> Result<Manifest, StoreError> {
+        let mut outputs = BTreeMap::new();
+        for port in ports {
+            outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
+        }
+        let manifest = Manifest { fingerprint: fingerprint.to_owned(), fields, outputs, run: run.to_owned() };
+        let text =
+            serde_json::to_vec_pretty(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
+        fs::write_whole(workspace.out.join("manifest.json"), &text)?;
+        fs::sync_dir(&workspace.out)?;
+        let folder = self.folder(fingerprint);
+        let parent = folder.parent().unwrap_or(&self.root);
+        fs::create_dir_all(parent)?;
+        fs::remove_dir_all(&folder)?;
+        fs::rename(&workspace.out, &folder)?;
+        fs::sync_dir(parent)?;
+        fs::remove_dir_all(&workspace.folder)?;
+        Ok(manifest)
+    }
+
+    /// Removes a result.
+    pub fn discard(&self, fingerprint: &str) -> Result<(), StoreError> {
+        // The manifest first: a half-removed result must look absent, not damaged.
+        fs::remove_file(self.folder(fingerprint).join("manifest.json"))?;
+        Ok(fs::remove_dir_all(self.folder(fingerprint))?)
+    }
+}
+
+fn artifact(out: &Path, port: &PortSpec) -> Result<Artifact, StoreError> {
+    let table = PathBuf::from(format!("{}.parquet", port.name));
+    let (path, holds) = match &port.holds {
+        Holds::Table(declared) => {
+            if !out.join(&table).is_file() {
+                return Err(StoreError::NoOutput { port: port.name.clone() });
+            }
+            let found = table::read_type(&out.join(&table))
+                .map_err(|source| StoreError::NoTable { port: port.name.clone(), source })?;
+            if let Some(found) = found.filter(|found| found != declared) {
+                return Err(StoreError::WrongType { port: port.name.clone(), found, declared: declared.clone() });
+            }
+            (table, declared.clone())
+        }
+        Holds::Folder(format) => (PathBuf::from(&port.name), format.clone()),
+        Holds::Anything if out.join(&table).is_file() => {
+            let found = table::read_type(&out.join(&table)).ok().flatten();
+            (table, found.unwrap_or_else(|| "anything".to_owned()))
+        }
+        Holds::Anything => (PathBuf::from(&port.name), "anything".to_owned()),
+    };
+    if !out.join(&path).exists() {
+        return Err(StoreError::NoOutput { port: port.name.clone() });
+    }
+    let mut files = Vec::new();
+    collect(out, &path, &mut files)?;
+    let digest = match files.as_slice() {
+        [file] if file.path == path => file.digest.clone(),
+        files => {
+            let mut hash = blake3::Hasher::new();
+            for file in files {
+                hash.update(format!("{} {}\n", file.digest, file.path.display()).as_bytes());
+            }
+            hash.finalize().to_hex().to_string()
+        }
+    };
+    Ok(Artifact { holds, path, digest, files })
+}
+
+/// The files under a path, in the order of their names, each synced and hashed.
+fn collect(out: &Path, path: &Path, files: &mut Vec<Stored>) -> Result<(), StoreError> {
+    let full = out.join(path);
+    if full.is_dir() {
+        for entry in fs::list(&full)? {
+            let name = entry.file_name().unwrap_or_default();
+            collect(out, &path.join(name), files)?;
+        }
+        fs::sync_dir(&full)?;
+        return Ok(());
+    }
+    fs::sync_file(&full)?;
+    let (digest, bytes) = digest(&full)?;
+    files.push(Stored { path: path.to_owned(), bytes, digest });
+    Ok(())
+}
+
+/// BLAKE3 and size of a file.
+fn digest(path: &Path) -> Result<(String, u64), PathError> {
+    let failed = |source| PathError { action: "read", path: path.to_owned(), source };
+    let mut file = fs::open(path)?;
+    let mut hash = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            return Ok((hash.finalize().to_hex().to_string(), bytes));
+        }
+        hash.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}

@@ -1,0 +1,205 @@
+//! The search against traces of the reference's own search, driven by the same scripts.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::rules::Rules;
+use super::search::{Next, Search, Settings};
+use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
+use crate::chat::{Message, Role};
+
+/// The folder of golden files.
+pub fn folder() -> PathBuf {
+    std::env::var_os("THRESH_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from)
+}
+
+#[derive(Deserialize)]
+struct Case {
+    scenario: Scenario,
+    repo_head_2024_10: Trace,
+    pypi_0_1_4: Trace,
+}
+
+#[derive(Deserialize)]
+struct Scenario {
+    rewards: Vec<String>,
+    beam: usize,
+    tries: usize,
+    steps: usize,
+    agent: Vec<ScriptedStep>,
+    #[serde(default)]
+    user_end: Vec<usize>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct ScriptedStep {
+    actions: Option<Vec<String>>,
+    done: Option<bool>,
+    #[serde(default)]
+    raise: bool,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    trace: Vec<TracedStep>,
+    golden_agent_set: bool,
+    examples: Vec<Example>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct TracedStep {
+    step: usize,
+    reward: Option<f64>,
+    all_done: Option<bool>,
+    exception: Option<String>,
+    leaves: usize,
+    agent_calls: usize,
+    user_calls: usize,
+    n_examples: usize,
+    rewards_left: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct Example {
+    messages: Vec<String>,
+    successful: bool,
+    golden: bool,
+}
+
+#[derive(Clone, Default)]
+struct Scripted {
+    messages: Vec<Message>,
+    recent: Vec<String>,
+}
+
+/// Plays a script: the nth call of all gets the nth line, which is why the reference's order of calls shows.
+struct Script<'s> {
+    scenario: &'s Scenario,
+    agent_calls: RefCell<usize>,
+    user_calls: RefCell<usize>,
+}
+
+fn count(calls: &RefCell<usize>) -> usize {
+    calls.replace_with(|calls| *calls + 1)
+}
+
+impl Script<'_> {
+    fn hits(&self, actions: &[String], left: &[GoalIndex]) -> Vec<GoalIndex> {
+        let goal = |action: &String| left.iter().copied().find(|&goal| self.scenario.rewards[goal] == *action);
+        actions.iter().filter_map(goal).collect()
+    }
+}
+
+impl Simulation for Script<'_> {
+    type State = Scripted;
+
+    async fn user_step(&self, state: &mut Scripted, _seed: u64) -> Result<UserTurn, Broken> {
+        let call = count(&self.user_calls);
+        state.messages.push(Message::user(format!("u{call}")));
+        Ok(if self.scenario.user_end.contains(&call) { UserTurn::Over } else { UserTurn::GoesOn })
+    }
+
+    async fn agent_step(&self, state: &mut Scripted, left: &[GoalIndex], _: u64) -> Result<AgentTurn, AgentError> {
+        let call = count(&self.agent_calls);
+        let line = self.scenario.agent.get(call).cloned().unwrap_or_default();
+        if let Some(actions) = line.actions {
+            state.recent = actions;
+        }
+        let hits = self.hits(&state.recent, left);
+        if line.raise {
+            return Err(AgentError::Raised { reason: "as scripted".to_owned(), hits });
+        }
+        state.messages.push(Message::assistant(format!("a{call}")));
+        Ok(AgentTurn { finished: line.done.unwrap_or(true), hits })
+    }
+
+    fn out_of_tries(&self, state: &mut Scripted) {
+        state.messages.push(Message::assistant("out of tries"));
+    }
+
+    fn messages<'s>(&self, state: &'s Scripted) -> &'s [Message] {
+        &state.messages
+    }
+}
+
+fn spell(messages: &[Message]) -> Vec<String> {
+    let letter = |role| if role == Role::User { 'u' } else { 'a' };
+    messages.iter().map(|message| format!("{}:{}", letter(message.role), message.content)).collect()
+}
+
+/// Plays a scenario, and says of every step and at the end what the trace says.
+fn play(scenario: &Scenario, rules: Rules) -> Trace {
+    let script = Script { scenario, agent_calls: RefCell::new(0), user_calls: RefCell::new(0) };
+    let settings = Settings {
+        beam: scenario.beam,
+        tries: scenario.tries,
+        max_steps: scenario.steps,
+        rules,
+        ..Settings::default()
+    };
+    let root = Scripted { messages: vec![Message::user("u-root")], recent: Vec::new() };
+    let mut search = Search::new(&script, "scripted", root, scenario.rewards.len(), &settings);
+    let mut trace = Vec::new();
+    for step in 0..scenario.steps {
+        let next = futures_util::FutureExt::now_or_never(search.step()).expect("a script never waits");
+        let failed = search.tree.stopped.is_some();
+        trace.push(TracedStep {
+            step,
+            reward: search.tree.reward.filter(|_| !failed),
+            all_done: (!failed).then_some(next == Next::Stop),
+            exception: failed.then(|| "ValueError: list.remove(x): x not in list".to_owned()),
+            leaves: search.tree.leaves().len(),
+            agent_calls: *script.agent_calls.borrow(),
+            user_calls: *script.user_calls.borrow(),
+            n_examples: search.tree.records.len(),
+            rewards_left: search.tree.left.iter().map(|&goal| scenario.rewards[goal].clone()).collect(),
+        });
+        if next == Next::Stop {
+            break;
+        }
+    }
+    let tree = search.tree;
+    let example = |record: &super::tree::Record| Example {
+        messages: spell(&tree.path(record.node, record.length)),
+        successful: record.success,
+        golden: record.golden,
+    };
+    Trace { trace, golden_agent_set: tree.golden_leaf.is_some(), examples: tree.records.iter().map(example).collect() }
+}
+
+fn cases() -> BTreeMap<String, Case> {
+    let text = crate::fs::read_to_string(folder().join("josh_traces.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn compare(name: &str, found: &Trace, expected: &Trace) {
+    assert_eq!(found.trace, expected.trace, "steps of `{name}`");
+    assert_eq!(found.golden_agent_set, expected.golden_agent_set, "golden agent of `{name}`");
+    assert_eq!(found.examples, expected.examples, "examples of `{name}`");
+}
+
+#[test]
+fn golden_traces_of_the_repository() {
+    for (name, case) in cases() {
+        compare(&name, &play(&case.scenario, Rules::RepoHead), &case.repo_head_2024_10);
+    }
+}
+
+#[test]
+fn golden_traces_of_the_package() {
+    for (name, case) in cases() {
+        compare(&name, &play(&case.scenario, Rules::Pypi014), &case.pypi_0_1_4);
+    }
+}
+
+#[test]
+fn golden_scenario_with_a_goal_hit_twice_is_won_by_our_rules() {
+    let case = &cases()["same_action_twice_in_turn_single_goal"];
+    let ours = play(&case.scenario, Rules::Fixed);
+    assert_eq!(ours.trace[0].reward, Some(1.0));
+    assert!(ours.golden_agent_set);
+}

@@ -1,0 +1,239 @@
+//! Laws of the search under our own rules, over dialogues made up by chance.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+
+use super::rules::Rules;
+use super::search::{Settings, search};
+use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
+use super::tree::{Outcome, Tree};
+use crate::chat::{Message, Role};
+use crate::seed::derive;
+
+/// A dialogue whose every turn is drawn from the step's seed and the messages before it.
+pub struct Chance {
+    /// Steps that suspend before they answer, and so finish in another order.
+    pub suspends: bool,
+    /// How many in a hundred steps break.
+    pub breaks: u64,
+    /// Rounds that an agent needs for a turn, at most.
+    pub rounds: u64,
+}
+
+async fn suspend(times: u64) {
+    let left = Cell::new(times);
+    poll_fn(|context| {
+        if left.get() == 0 {
+            return Poll::Ready(());
+        }
+        left.set(left.get() - 1);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Chance {
+    async fn draw(&self, state: &[Message], seed: u64) -> u64 {
+        let said: Vec<&str> = state.iter().map(|message| message.content.as_str()).collect();
+        let drawn = derive(seed, &said);
+        if self.suspends {
+            suspend(drawn % 5).await;
+        }
+        drawn
+    }
+}
+
+impl Simulation for Chance {
+    type State = Vec<Message>;
+
+    async fn user_step(&self, state: &mut Vec<Message>, seed: u64) -> Result<UserTurn, Broken> {
+        let drawn = self.draw(state, seed).await;
+        state.push(Message::user(format!("u{}", drawn % 1000)));
+        match drawn / 1000 % 100 {
+            dice if dice < self.breaks => Err(Broken("no user".to_owned())),
+            90..95 => Ok(UserTurn::EndsAfterAnswer),
+            95.. => Ok(UserTurn::Over),
+            _ => Ok(UserTurn::GoesOn),
+        }
+    }
+
+    async fn agent_step(
+        &self,
+        state: &mut Vec<Message>,
+        left: &[GoalIndex],
+        seed: u64,
+    ) -> Result<AgentTurn, AgentError> {
+        let drawn = self.draw(state, seed).await;
+        let dice = drawn / 1000 % 100;
+        if dice < self.breaks {
+            return Err(Broken("no model".to_owned()).into());
+        }
+        if dice > 90 {
+            return Err(AgentError::Raised { reason: "as drawn".to_owned(), hits: left.to_vec() });
+        }
+        state.push(Message::assistant(format!("a{}", drawn % 1000)));
+        let hits = left.iter().copied().filter(|goal| derive(drawn, &[&goal.to_string()]) % 8 == 0).collect();
+        Ok(AgentTurn { finished: drawn / 100_000 % self.rounds == 0, hits })
+    }
+
+    fn out_of_tries(&self, state: &mut Vec<Message>) {
+        state.push(Message::assistant("out of tries"));
+    }
+
+    fn messages<'s>(&self, state: &'s Vec<Message>) -> &'s [Message] {
+        state
+    }
+}
+
+/// Searches to the end.
+pub fn grow(simulation: &Chance, goals: usize, settings: &Settings) -> Tree {
+    let mut running = Box::pin(search(simulation, "MUL0001.json", Vec::new(), goals, settings));
+    loop {
+        if let Some(tree) = (&mut running).now_or_never() {
+            return tree;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_order_in_which_steps_finish_does_not_show(seed: u64, goals in 1usize..5, beam in 1usize..9, rounds in 1u64..4) {
+        let settings = Settings { beam, seed, ..Settings::default() };
+        let at_once = grow(&Chance { suspends: false, breaks: 0, rounds }, goals, &settings);
+        let mixed = grow(&Chance { suspends: true, breaks: 0, rounds }, goals, &settings);
+        prop_assert_eq!(at_once, mixed);
+    }
+
+    #[test]
+    fn what_is_recorded_is_marked_consistently(seed: u64, goals in 1usize..5, beam in 1usize..9, rounds in 1u64..4) {
+        let settings = Settings { beam, seed, ..Settings::default() };
+        let tree = grow(&Chance { suspends: false, breaks: 0, rounds }, goals, &settings);
+        for record in &tree.records {
+            let path = tree.path(record.node, record.length);
+            prop_assert_eq!(path.len(), record.length);
+            prop_assert_eq!(path.last().map(|message| message.role), Some(Role::Assistant));
+            prop_assert!(record.success || !record.golden, "a golden node is successful");
+        }
+        prop_assert_eq!(tree.outcome() == Outcome::Empty, !tree.records.iter().any(|record| record.golden));
+        prop_assert_eq!(tree.outcome() == Outcome::Complete, tree.golden_leaf.is_some());
+        prop_assert!(tree.leaves().len() <= beam.max(1));
+        let reached = goals - tree.left.len();
+        prop_assert_eq!(tree.reward.unwrap_or(0.0), reached as f64 / goals as f64);
+    }
+
+    #[test]
+    fn the_survivors_path_earned_every_goal_that_is_not_left(seed: u64, goals in 1usize..5, rounds in 1u64..4) {
+        let settings = Settings { seed, ..Settings::default() };
+        let tree = grow(&Chance { suspends: false, breaks: 0, rounds }, goals, &settings);
+        let mut earned = std::collections::BTreeSet::new();
+        let mut here = Some(tree.root);
+        while let Some(node) = here {
+            earned.extend(tree.nodes[node].steps.iter().flat_map(|step| step.hits.iter().copied()));
+            here = tree.nodes[node].parent;
+        }
+        earned.extend(&tree.left);
+        prop_assert_eq!(earned.len(), goals);
+    }
+
+    #[test]
+    fn one_broken_step_breaks_the_tree(seed: u64, goals in 1usize..5) {
+        let settings = Settings { seed, ..Settings::default() };
+        let tree = grow(&Chance { suspends: true, breaks: 100, rounds: 1 }, goals, &settings);
+        prop_assert_eq!(tree.outcome(), Outcome::Broken);
+        prop_assert_eq!(tree.broken.as_deref(), Some("no user"));
+    }
+
+    #[test]
+    fn no_two_steps_share_a_seed(seed: u64, rounds in 1u64..4) {
+        let settings = Settings { seed, ..Settings::default() };
+        let tree = grow(&Chance { suspends: false, breaks: 0, rounds }, 4, &settings);
+        let mut seeds: Vec<u64> = tree.nodes.iter().flat_map(|node| node.steps.iter().map(|step| step.seed)).collect();
+        let steps = seeds.len();
+        seeds.sort_unstable();
+        seeds.dedup();
+        prop_assert_eq!(seeds.len(), steps);
+    }
+}
+
+/// A dialogue whose agent does the same thing in every turn.
+struct Fixed {
+    first_user: UserTurn,
+    turn: Result<AgentTurn, AgentError>,
+}
+
+impl Simulation for Fixed {
+    type State = Vec<Message>;
+
+    async fn user_step(&self, state: &mut Vec<Message>, _: u64) -> Result<UserTurn, Broken> {
+        state.push(Message::user("u"));
+        Ok(if state.len() == 1 { self.first_user } else { UserTurn::GoesOn })
+    }
+
+    async fn agent_step(&self, state: &mut Vec<Message>, _: &[GoalIndex], _: u64) -> Result<AgentTurn, AgentError> {
+        state.push(Message::assistant("a"));
+        self.turn.clone()
+    }
+
+    fn out_of_tries(&self, state: &mut Vec<Message>) {
+        state.push(Message::assistant("out of tries"));
+    }
+
+    fn messages<'s>(&self, state: &'s Vec<Message>) -> &'s [Message] {
+        state
+    }
+}
+
+fn run(simulation: &Fixed, goals: usize, rules: Rules) -> Tree {
+    let settings = Settings { rules, max_steps: 4, ..Settings::default() };
+    search(simulation, "d", Vec::new(), goals, &settings).now_or_never().expect("it never waits")
+}
+
+#[test]
+fn the_last_two_goals_at_once_complete_a_task_except_in_the_repository() {
+    let turn = Ok(AgentTurn { finished: true, hits: vec![0, 1] });
+    let simulation = Fixed { first_user: UserTurn::GoesOn, turn };
+    assert_eq!(run(&simulation, 2, Rules::RepoHead).golden_leaf, None);
+    assert!(run(&simulation, 2, Rules::Pypi014).golden_leaf.is_some());
+    assert!(run(&simulation, 2, Rules::Fixed).golden_leaf.is_some());
+}
+
+#[test]
+fn a_raised_step_earns_nothing_under_our_rules() {
+    let turn = Err(AgentError::Raised { reason: "bad arguments".to_owned(), hits: vec![0] });
+    let simulation = Fixed { first_user: UserTurn::GoesOn, turn };
+    assert_eq!(run(&simulation, 1, Rules::RepoHead).outcome(), Outcome::Complete);
+    assert_eq!(run(&simulation, 1, Rules::Fixed).outcome(), Outcome::Empty);
+}
+
+#[test]
+fn a_user_who_ends_at_once_gets_one_answer() {
+    let simulation =
+        |hits| Fixed { first_user: UserTurn::EndsAfterAnswer, turn: Ok(AgentTurn { finished: true, hits }) };
+    assert_eq!(run(&simulation(vec![0]), 1, Rules::Fixed).outcome(), Outcome::Complete);
+    let tree = run(&simulation(Vec::new()), 1, Rules::Fixed);
+    assert!(tree.nodes.iter().all(|node| node.steps.len() < 2), "nobody speaks after the answer");
+    assert_eq!(tree.nodes.len(), 3);
+    assert!(run(&simulation(Vec::new()), 1, Rules::RepoHead).nodes.len() > 3, "the reference goes on");
+}
+
+#[test]
+fn only_unfinished_turns_are_told_that_tries_ran_out() {
+    let simulation =
+        |finished| Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished, hits: Vec::new() }) };
+    let told = |tree: Tree| tree.nodes.iter().flat_map(|node| &node.messages).any(|m| m.content == "out of tries");
+    assert!(told(run(&simulation(false), 1, Rules::Fixed)));
+    assert!(!told(run(&simulation(true), 1, Rules::Fixed)));
+    assert!(told(run(&simulation(false), 1, Rules::Pypi014)));
+}
+
+#[test]
+fn a_task_without_goals_is_empty_and_takes_no_step() {
+    let simulation = Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished: true, hits: Vec::new() }) };
+    let tree = run(&simulation, 0, Rules::Fixed);
+    assert_eq!((tree.outcome(), tree.nodes.len()), (Outcome::Empty, 1));
+}

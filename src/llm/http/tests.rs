@@ -1,0 +1,233 @@
+//! Against a server of our own on 127.0.0.1.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::chat::Message;
+use crate::llm::Sampling;
+use crate::llm::drive::drive_here;
+use crate::llm::drive::tests::Queued;
+use crate::server::{Answer, Server};
+
+const SECRET: &str = "sk-very-secret-0123456789";
+
+fn good(text: &str) -> Answer {
+    let body = serde_json::json!({
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14},
+    });
+    Answer::json(200, body.to_string())
+}
+
+fn settings(url: String) -> HttpSettings {
+    let timeout = Duration::from_secs(5);
+    HttpSettings { url, model: "small".to_owned(), key_env: None, in_flight: 4, timeout, retries: 2 }
+}
+
+fn model(server: &Server) -> HttpModel {
+    let key = ("THE_KEY", Some(format!("{SECRET}\n")));
+    let mut model = HttpModel::with_key("agent", &settings(server.url("/v1")), Some(key)).unwrap();
+    model.waits = (Duration::from_millis(2), Duration::from_millis(8));
+    model
+}
+
+fn request(seed: u64) -> ChatRequest {
+    let sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, max_tokens: 16, stop: Vec::new() };
+    ChatRequest { messages: vec![Message::user("héllo \u{1F30D}")], sampling, seed }
+}
+
+fn ask(model: &HttpModel) -> Result<Reply, ModelError> {
+    let mut replies = Vec::new();
+    let stop = AtomicBool::new(false);
+    let jobs = std::iter::once(model.complete(request(1)));
+    drive_here(&[model], 1, jobs, |_, reply| replies.push(reply), &stop).unwrap();
+    replies.remove(0)
+}
+
+fn error_of(answer: Answer) -> String {
+    let server = Server::answering(vec![answer]);
+    ask(&model(&server)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_reply_with_its_usage() {
+    let server = Server::answering(vec![good("grüß dich 🌍\n\"ok\"")]);
+    let model = model(&server);
+    let reply = ask(&model).unwrap();
+    assert_eq!(reply.text, "grüß dich 🌍\n\"ok\"");
+    assert_eq!((reply.prompt_tokens, reply.completion_tokens, reply.cut_off), (11, 3, false));
+    assert_eq!(model.usage(), Usage { replies: 1, prompt_tokens: 11, completion_tokens: 3, ..Usage::default() });
+    let asked = &server.requests()[0];
+    assert_eq!(asked.line, "POST /v1/chat/completions HTTP/1.1");
+    assert_eq!(asked.header("authorization"), Some(format!("Bearer {SECRET}").as_str()));
+    let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+    assert_eq!((body["model"].as_str(), body["seed"].as_u64()), (Some("small"), Some(1)));
+    assert_eq!(body["messages"][0]["content"], "héllo \u{1F30D}");
+}
+
+#[test]
+fn passing_troubles_are_tried_again() {
+    let busy = Answer::json(429, r#"{"error":{"message":"busy"}}"#);
+    for trouble in [
+        busy.clone(),
+        busy.header("retry-after", "0"),
+        Answer::new(500, "text/plain", "oh"),
+        Answer::new(503, "text/html", "<html>"),
+        good("lost").cut_after(20),
+    ] {
+        let server = Server::answering(vec![trouble.clone(), trouble, good("at last")]);
+        let model = model(&server);
+        assert_eq!(ask(&model).unwrap().text, "at last");
+        assert_eq!(model.usage().retries, 2);
+    }
+}
+
+#[test]
+fn a_server_that_asks_for_time_gets_it() {
+    let busy = Answer::json(429, "{}").header("retry-after", "1");
+    let server = Server::answering(vec![busy, good("rested")]);
+    let begin = std::time::Instant::now();
+    assert_eq!(ask(&model(&server)).unwrap().text, "rested");
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn retries_end() {
+    let server = Server::answering(vec![Answer::json(429, r#"{"error":{"message":"no quota left"}}"#)]);
+    let model = model(&server);
+    let error = ask(&model).unwrap_err().to_string();
+    assert_eq!(error, "endpoint `agent` answered 429: no quota left");
+    assert_eq!(server.requests().len(), 3);
+    assert_eq!(model.usage(), Usage { failures: 1, retries: 2, ..Usage::default() });
+}
+
+#[test]
+fn lasting_troubles_are_said_at_once() {
+    let server = Server::answering(vec![Answer::json(400, r#"{"error":{"message":"max_tokens is too large"}}"#)]);
+    let error = ask(&model(&server)).unwrap_err().to_string();
+    assert_eq!(error, "endpoint `agent` answered 400: max_tokens is too large");
+    assert_eq!(server.requests().len(), 1);
+    let page = format!("<html>\n  <h1>Not here</h1>{}", "x".repeat(500));
+    let error = error_of(Answer::new(404, "text/html", page));
+    assert!(error.starts_with("endpoint `agent` answered 404: <html> <h1>Not here</h1>xxx"), "{error}");
+    assert!(error.ends_with('…') && error.chars().count() < 250, "{error}");
+    assert_eq!(
+        error_of(Answer::new(307, "text/plain", "").header("location", "http://127.0.0.1:1/")),
+        "endpoint `agent` answered 307: "
+    );
+}
+
+#[test]
+fn what_is_no_completion_is_an_error() {
+    assert_eq!(
+        error_of(Answer::new(200, "text/html", "<p>log in</p>")),
+        "endpoint `agent` sent no chat completion: content type `text/html`, body `<p>log in</p>`"
+    );
+    assert_eq!(
+        error_of(Answer::json(200, r#"{"choices":[{"message":{"conte"#)),
+        r#"endpoint `agent` sent no chat completion: the JSON ends early: `{"choices":[{"message":{"conte`"#
+    );
+    assert_eq!(
+        error_of(Answer::json(200, r#"{"object":"list"}"#)),
+        r#"endpoint `agent` sent no chat completion: `choices` is missing in `{"object":"list"}`"#
+    );
+    assert_eq!(
+        error_of(Answer::json(200, vec![b' '; LARGEST_BODY + 1])),
+        "endpoint `agent` sent no chat completion: the body is larger than 8 MiB"
+    );
+}
+
+#[test]
+fn a_slow_server_is_given_up() {
+    let server = Server::answering(vec![good("too late").slow(Duration::from_millis(400))]);
+    let slow = HttpSettings { timeout: Duration::from_millis(50), ..settings(server.url("/v1")) };
+    let error = ask(&HttpModel::new("agent", &slow).unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "endpoint `agent` did not answer: no answer in time");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_closed_port_is_named_as_such() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = HttpSettings { retries: 0, ..settings(format!("http://{closed}/v1")) };
+    let error = ask(&HttpModel::new("agent", &nobody).unwrap()).unwrap_err();
+    let ModelError::Unreachable { reason, .. } = &error else { panic!("{error}") };
+    assert!(reason.starts_with("no connection: ") && reason.contains("refused"), "{reason}");
+}
+
+#[test]
+fn no_more_calls_in_flight_than_allowed() {
+    let server = Server::start(|_, place| good(&place.to_string()).slow(Duration::from_millis(15)));
+    let model = model(&server);
+    let mut replies = 0;
+    let jobs = (0..24).map(|seed| model.complete(request(seed)));
+    let stop = AtomicBool::new(false);
+    drive_here(&[&model], 24, jobs, |_, reply| replies += usize::from(reply.is_ok()), &stop).unwrap();
+    assert_eq!(replies, 24);
+    assert!((2..=4).contains(&server.most_at_once()), "{}", server.most_at_once());
+}
+
+#[test]
+fn a_served_user_and_an_agent_of_our_own() {
+    let server = Server::start(|_, place| good(&place.to_string()).slow(Duration::from_millis(place as u64 % 5)));
+    let (agent, user) = (Queued::default(), model(&server));
+    let models: [&dyn ChatModel; 2] = [&agent, &user];
+    let jobs = (0..20).map(|seed| {
+        let (agent, user) = (&agent, &user);
+        async move {
+            for _ in 0..3 {
+                agent.complete(request(seed)).await?;
+                user.complete(request(seed)).await?;
+            }
+            Ok::<(), ModelError>(())
+        }
+    });
+    let mut done = 0;
+    let stop = AtomicBool::new(false);
+    drive_here(&models, 8, jobs, |_, result| done += usize::from(result.is_ok()), &stop).unwrap();
+    assert_eq!((done, server.requests().len()), (20, 60));
+    assert_eq!(agent.batches.borrow().iter().flatten().count(), 60);
+    // All eight stand at the agent's first turn; later batches depend on when the server answers.
+    assert_eq!(agent.batches.borrow()[0], [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn the_key_is_never_shown() {
+    let echo = format!("your key {SECRET} is wrong");
+    for answer in [
+        Answer::new(401, "text/plain", echo.clone()),
+        Answer::json(401, serde_json::json!({"error": {"message": echo.clone()}}).to_string()),
+        Answer::new(200, "text/plain", echo.clone()),
+        Answer::json(200, serde_json::json!({"choices": echo.clone()}).to_string()),
+        // The key lies across the place where the text is cut.
+        Answer::new(401, "text/plain", format!("{}{SECRET}", "x".repeat(190))),
+    ] {
+        let error = error_of(answer);
+        assert!(!error.contains("sk-very") && error.contains("[key"), "{error}");
+    }
+    let server = Server::answering(vec![good(&echo)]);
+    let model = model(&server);
+    assert_eq!(ask(&model).unwrap().text, "your key [key] is wrong");
+    assert!(!format!("{model:?}").contains("sk-very"));
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let error = |settings: &HttpSettings, key| HttpModel::with_key("user", settings, key).unwrap_err().to_string();
+    let fine = settings("http://127.0.0.1:9/v1/".to_owned());
+    assert_eq!(
+        HttpModel::with_key("user", &fine, None).unwrap().url.as_str(),
+        "http://127.0.0.1:9/v1/chat/completions"
+    );
+    assert_eq!(
+        error(&fine, Some(("MY_KEY", None))),
+        "endpoint `user`: the environment variable `MY_KEY` is not set; it should hold the key"
+    );
+    let bad = error(&fine, Some(("MY_KEY", Some("se\ncret".to_owned()))));
+    assert_eq!(bad, "endpoint `user`: the key in `MY_KEY` holds characters that a key cannot have");
+    assert!(error(&settings("localhost:80/v1".to_owned()), None).contains("should start with http://"));
+    assert!(error(&settings("no address".to_owned()), None).contains("`no address` is not an address"));
+    let with_password = settings("http://me:hidden@127.0.0.1/v1".to_owned());
+    assert!(!error(&with_password, None).contains("hidden"));
+    assert!(error(&HttpSettings { in_flight: 0, ..fine }, None).contains("at least 1"));
+}

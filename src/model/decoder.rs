@@ -1,0 +1,239 @@
+//! The decoder: a Llama, from token ids to logits.
+
+use burn::module::{Module, Param};
+use burn::tensor::module::{embedding, linear};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
+
+use super::config::{ConfigError, ModelConfig};
+use super::layer::{Attention, Layer, Mlp, RmsNorm, causal_bias};
+use super::rope::RopeTable;
+
+/// A causal language model of the Llama family.
+///
+/// Parameters lie on the device that it was made on; on an autodiff device they are trainable, and `valid()` gives the copy
+/// for inference.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// [vocab, hidden]
+    pub embed_tokens: Param<Tensor<2>>,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
+    /// The last norm.
+    pub norm: RmsNorm,
+    /// [hidden, vocab]; absent when the embedding serves as the head.
+    pub lm_head: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    config: ModelConfig,
+    #[module(skip)]
+    rope: RopeTable,
+}
+
+impl Decoder {
+    /// A decoder with random weights: normal with deviation 0.02, the projections back into the residual stream scaled by
+    /// 1/sqrt(2 layers), norms one. The same seed gives the same weights on every device.
+    ///
+    /// # Errors
+    /// When the configuration's numbers do not fit together.
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed) };
+        let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        Self::build(
+            config,
+            |name, shape| {
+                let back = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+                let values = draw.normal(shape[0] * shape[1], if back { residual } else { 0.02 });
+                Ok(Tensor::from_data(TensorData::new(values, shape), device))
+            },
+            |_, size| Ok(Tensor::ones([size], device)),
+        )
+    }
+
+    /// A decoder whose matrices and norms come from functions of Hugging Face's name and the shape in memory, always asked
+    /// in the same order.
+    pub(super) fn build<E>(
+        config: &ModelConfig,
+        mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
+        mut norm: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
+    ) -> Result<Self, E> {
+        let (hidden, inner, head) = (config.hidden_size, config.intermediate_size, config.head_size());
+        let (queries, keys) = (config.num_attention_heads * head, config.kv_heads() * head);
+        let mut matrix = |name: String, shape| Ok(Param::from_tensor(matrix(&name, shape)?));
+        let epsilon = config.rms_norm_eps;
+        let mut norm = |name: String| Ok(RmsNorm { weight: Param::from_tensor(norm(&name, hidden)?), epsilon });
+        let embed_tokens = matrix("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            layers.push(Layer {
+                input_layernorm: norm(name("input_layernorm"))?,
+                self_attn: Attention {
+                    q_proj: matrix(name("self_attn.q_proj"), [hidden, queries])?,
+                    k_proj: matrix(name("self_attn.k_proj"), [hidden, keys])?,
+                    v_proj: matrix(name("self_attn.v_proj"), [hidden, keys])?,
+                    o_proj: matrix(name("self_attn.o_proj"), [queries, hidden])?,
+                    heads: config.num_attention_heads,
+                    kv_heads: config.kv_heads(),
+                },
+                post_attention_layernorm: norm(name("post_attention_layernorm"))?,
+                mlp: Mlp {
+                    gate_proj: matrix(name("mlp.gate_proj"), [hidden, inner])?,
+                    up_proj: matrix(name("mlp.up_proj"), [hidden, inner])?,
+                    down_proj: matrix(name("mlp.down_proj"), [inner, hidden])?,
+                },
+            });
+        }
+        let norm = norm("model.norm.weight".to_owned())?;
+        let head_shape = [hidden, config.vocab_size];
+        let lm_head =
+            if config.tie_word_embeddings { None } else { Some(matrix("lm_head.weight".to_owned(), head_shape)?) };
+        let rope = RopeTable::new(config.max_position_embeddings, head, config.rope_theta);
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), rope })
+    }
+
+    /// Every matrix under Hugging Face's name, in the order in which [`Decoder::build`] asks for them.
+    pub(super) fn matrices(&self) -> Vec<(String, &Param<Tensor<2>>)> {
+        let mut named = vec![("model.embed_tokens.weight".to_owned(), &self.embed_tokens)];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+            let parts = [
+                ("self_attn.q_proj", &attention.q_proj),
+                ("self_attn.k_proj", &attention.k_proj),
+                ("self_attn.v_proj", &attention.v_proj),
+                ("self_attn.o_proj", &attention.o_proj),
+                ("mlp.gate_proj", &mlp.gate_proj),
+                ("mlp.up_proj", &mlp.up_proj),
+                ("mlp.down_proj", &mlp.down_proj),
+            ];
+            named.extend(parts.map(|(part, param)| (format!("model.layers.{index}.{part}.weight"), param)));
+        }
+        named.extend(self.lm_head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
+        named
+    }
+
+    /// Every norm's scale under Hugging Face's name.
+    pub(super) fn norms(&self) -> Vec<(String, &Param<Tensor<1>>)> {
+        let mut named = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let parts = [
+                ("input_layernorm", &layer.input_layernorm),
+                ("post_attention_layernorm", &layer.post_attention_layernorm),
+            ];
+            named.extend(parts.map(|(part, norm)| (format!("model.layers.{index}.{part}.weight"), &norm.weight)));
+        }
+        named.push(("model.norm.weight".to_owned(), &self.norm.weight));
+        named
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub(super) fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
+    /// Logits of the token after each position: [batch, seq] to [batch, seq, vocab].
+    ///
+    /// Causal, so that sequences padded on the right need no mask: what stands behind a position does not touch it.
+    ///
+    /// # Panics
+    /// When `seq` exceeds `max_position_embeddings`.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.logits(self.hidden(tokens))
+    }
+
+    /// The last hidden states, normed, before the head: [batch, seq] to [batch, seq, hidden].
+    ///
+    /// # Panics
+    /// When `seq` exceeds `max_position_embeddings`.
+    pub fn hidden(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [_, seq] = tokens.dims();
+        let device = self.embed_tokens.val().device();
+        let positions: Vec<usize> = (0..seq).collect();
+        let rotation = self.rope.rotation(&positions, 1, &device);
+        let bias = causal_bias(&self.config, seq, &device);
+        let mut x = embedding(self.embed_tokens.val(), tokens);
+        for layer in &self.layers {
+            x = layer.forward(x, &rotation, bias.clone());
+        }
+        self.norm.forward(x)
+    }
+
+    /// The head alone: logits of hidden states, [.., hidden] to [.., vocab].
+    pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        let weight = match &self.lm_head {
+            Some(head) => head.val(),
+            None => self.embed_tokens.val().transpose(),
+        };
+        linear(hidden, weight, None)
+    }
+}
+
+/// Normal numbers from a seed.
+struct Draw {
+    rng: ChaCha8Rng,
+}
+
+impl Draw {
+    /// Sums of twelve uniform numbers less six: as good as normal here and, without logarithm and cosine, the same to the
+    /// bit on every machine.
+    fn normal(&mut self, count: usize, deviation: f64) -> Vec<f32> {
+        let mut one = || {
+            let sum: u64 = (0..12).map(|_| u64::from(self.rng.next_u32())).sum();
+            ((sum as f64 / f64::from(u32::MAX) - 6.0) * deviation) as f32
+        };
+        (0..count).map(|_| one()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tests::tiny;
+
+    fn logits(model: &Decoder, tokens: &[i32]) -> Vec<f32> {
+        let device = Device::flex();
+        let tokens = Tensor::from_data(TensorData::new(tokens.to_vec(), [1, tokens.len()]), &device);
+        model.forward(tokens).try_into_vec_as().unwrap()
+    }
+
+    #[test]
+    fn the_seed_alone_decides_the_weights() {
+        let device = Device::flex();
+        let tokens = [3, 4, 5];
+        let first = logits(&Decoder::init(&tiny(), 7, &device).unwrap(), &tokens);
+        assert_eq!(first, logits(&Decoder::init(&tiny(), 7, &device).unwrap(), &tokens));
+        assert_ne!(first, logits(&Decoder::init(&tiny(), 8, &device).unwrap(), &tokens));
+        assert_eq!(first.len(), 3 * tiny().vocab_size);
+    }
+
+    #[test]
+    fn what_stands_behind_a_position_does_not_touch_it() {
+        let model = Decoder::init(&tiny(), 1, &Device::flex()).unwrap();
+        let size = 3 * tiny().vocab_size;
+        assert_eq!(logits(&model, &[3, 4, 5, 6])[..size], logits(&model, &[3, 4, 5, 9])[..size]);
+        assert_ne!(logits(&model, &[3, 4, 5])[..size], logits(&model, &[3, 9, 5])[..size]);
+    }
+
+    #[test]
+    fn trains_on_an_autodiff_device() {
+        let device = Device::flex().autodiff();
+        let model = Decoder::init(&tiny(), 1, &device).unwrap();
+        let tokens = Tensor::<2, Int>::from_data([[1, 2, 3], [4, 5, 6]], &device);
+        let gradients = model.forward(tokens).square().mean().backward();
+        let gradient = model.layers[0].self_attn.k_proj.val().grad(&gradients).unwrap();
+        assert!(gradient.abs().max().into_scalar::<f32>() > 0.0);
+    }
+
+    #[test]
+    fn initial_weights_have_the_deviation_asked_for() {
+        let values = Draw { rng: ChaCha8Rng::seed_from_u64(3) }.normal(20_000, 0.02);
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / 20_000.0;
+        let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!(mean.abs() < 6e-4 && (variance.sqrt() - 0.02).abs() < 4e-4, "{mean} {variance}");
+    }
+}

@@ -1,0 +1,263 @@
+//! The decoder made ready for inference: weights packed so that a step has few operations, keys and values kept.
+
+use burn::module::Module;
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use super::decoder::Decoder;
+use super::kv::KvBatch;
+use super::layer::{HIDDEN, Layer};
+use super::rope::RopeTable;
+
+/// A decoder's weights for inference. The norms' scales are multiplied into the projections behind them.
+#[derive(Debug)]
+pub struct Inference {
+    embed: Tensor<2>, // [vocab, hidden]
+    layers: Vec<Packed>,
+    head: Tensor<2>, // [hidden, vocab]
+    rope: RopeTable,
+    shape: Shape,
+    device: Device,
+}
+
+#[derive(Debug)]
+struct Packed {
+    qkv: Tensor<2>,     // [hidden, (heads + 2 kv_heads) * head]
+    out: Tensor<2>,     // [heads * head, hidden]
+    gate_up: Tensor<2>, // [hidden, 2 intermediate]
+    down: Tensor<2>,    // [intermediate, hidden]
+}
+
+/// The numbers that an inference step needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// The size of a head.
+    pub head: usize,
+    /// Tokens in the vocabulary.
+    pub vocab: usize,
+    /// The longest sequence.
+    pub context: usize,
+    intermediate: usize,
+    epsilon: f64,
+}
+
+impl Shape {
+    /// Numbers that one token has in one layer's cache: its keys, then its values.
+    pub fn kv_size(&self) -> usize {
+        2 * self.kv_heads * self.head
+    }
+}
+
+impl Inference {
+    /// Packs a decoder's weights.
+    pub fn new(decoder: &Decoder) -> Self {
+        let decoder = decoder.valid();
+        let config = decoder.config();
+        let shape = Shape {
+            layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
+            kv_heads: config.kv_heads(),
+            head: config.head_size(),
+            vocab: config.vocab_size,
+            context: config.max_position_embeddings,
+            intermediate: config.intermediate_size,
+            epsilon: config.rms_norm_eps,
+        };
+        let embed = decoder.embed_tokens.val();
+        let head = match &decoder.lm_head {
+            Some(head) => head.val(),
+            None => embed.clone().transpose(),
+        };
+        Self {
+            device: embed.device(),
+            layers: decoder.layers.iter().map(pack).collect(),
+            head: scale_rows(head, decoder.norm.weight.val()),
+            rope: decoder.rope().clone(),
+            embed,
+            shape,
+        }
+    }
+
+    /// The numbers of the model.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The device that it computes on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Encodes new tokens of every row of a batch and gives the logits after each row's last one, [rows, vocab] flat.
+    ///
+    /// Every row needs at least one new token, and room for them in the batch. The rows are no longer than before until the
+    /// caller counts the tokens in with [`KvBatch::grow`].
+    pub fn extend(&self, batch: &mut KvBatch, tokens: &[Vec<u32>]) -> Vec<f32> {
+        let work = Work::new(self, batch, tokens);
+        let mut x = self.embed.clone().select(0, work.ids.clone()); // [tokens, hidden]
+        for (index, layer) in self.layers.iter().enumerate() {
+            let qkv = self.norm(x.clone()).matmul(layer.qkv.clone());
+            let (q, kv) = work.turn(&self.shape, qkv);
+            batch.write(index, work.places.clone(), kv);
+            let mixed = if work.single {
+                self.attend_single(batch, index, q, &work)
+            } else {
+                self.attend_rows(batch, index, q, &work)
+            };
+            x = x + mixed.matmul(layer.out.clone());
+            let gate_up = self.norm(x.clone()).matmul(layer.gate_up.clone());
+            let inner = self.shape.intermediate;
+            let gated = silu(gate_up.clone().narrow(1, 0, inner)) * gate_up.narrow(1, inner, inner);
+            x = x + gated.matmul(layer.down.clone());
+        }
+        let last = if work.single { x } else { x.select(0, work.last.clone()) }; // [rows, hidden]
+        let logits = self.norm(last).matmul(self.head.clone());
+        logits.try_into_vec_as::<f32>().expect("logits are f32 and the device answers")
+    }
+
+    fn norm(&self, x: Tensor<2>) -> Tensor<2> {
+        let scale = (x.clone().square().mean_dim(1) + self.shape.epsilon).sqrt();
+        x / scale
+    }
+
+    /// One new token in every row: all rows at once, behind a bias that hides what lies beyond a row's length.
+    fn attend_single(&self, batch: &KvBatch, layer: usize, q: Tensor<3>, work: &Work) -> Tensor<2> {
+        let Shape { heads, kv_heads, head, .. } = self.shape;
+        let rows = batch.rows();
+        let q = q.reshape([rows, kv_heads, heads / kv_heads, head]);
+        let [keys, values] = batch.view(layer, work.width); // [rows, kv_heads, width, head]
+        let scores = q.matmul(keys.transpose()) + work.bias[0].clone();
+        softmax(scores, 3).matmul(values).reshape([rows, heads * head])
+    }
+
+    /// Several new tokens: row by row, so that no row computes on padding.
+    fn attend_rows(&self, batch: &KvBatch, layer: usize, q: Tensor<3>, work: &Work) -> Tensor<2> {
+        let Shape { heads, kv_heads, head, .. } = self.shape;
+        let group = heads / kv_heads;
+        let mut mixed = Vec::with_capacity(batch.rows());
+        let mut start = 0;
+        for (row, &count) in work.counts.iter().enumerate() {
+            let q = q.clone().narrow(0, start, count).reshape([count, kv_heads, group, head]);
+            let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
+            let [keys, values] = batch.view_row(layer, row, batch.length(row) + count);
+            let scores = q.matmul(keys.transpose()) + work.bias[row].clone();
+            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
+            mixed.push(part.permute([2, 0, 1, 3]).reshape([count, heads * head]));
+            start += count;
+        }
+        Tensor::cat(mixed, 0)
+    }
+}
+
+fn pack(layer: &Layer) -> Packed {
+    let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+    let qkv = [&attention.q_proj, &attention.k_proj, &attention.v_proj].map(|weight| weight.val());
+    let gate_up = [&mlp.gate_proj, &mlp.up_proj].map(|weight| weight.val());
+    Packed {
+        qkv: scale_rows(Tensor::cat(qkv.to_vec(), 1), layer.input_layernorm.weight.val()),
+        out: attention.o_proj.val(),
+        gate_up: scale_rows(Tensor::cat(gate_up.to_vec(), 1), layer.post_attention_layernorm.weight.val()),
+        down: mlp.down_proj.val(),
+    }
+}
+
+fn scale_rows(matrix: Tensor<2>, scale: Tensor<1>) -> Tensor<2> {
+    matrix * scale.unsqueeze_dim(1)
+}
+
+/// What one step needs beside weights and cache, the same for every layer.
+struct Work {
+    ids: Tensor<1, Int>,
+    places: Tensor<1, Int>, // where each token's keys and values go
+    last: Tensor<1, Int>,   // each row's last token among the new ones
+    cos: Tensor<3>,         // [tokens, heads + 2 kv_heads, head]
+    sin: Tensor<3>,
+    bias: Vec<Tensor<4>>,
+    counts: Vec<usize>,
+    single: bool,
+    width: usize,
+}
+
+/// Keys are looked at in steps of this many, so that few shapes occur.
+const STEP: usize = 32;
+
+impl Work {
+    fn new(model: &Inference, batch: &KvBatch, tokens: &[Vec<u32>]) -> Self {
+        let device = &model.device;
+        let counts: Vec<usize> = tokens.iter().map(Vec::len).collect();
+        assert!(counts.len() == batch.rows() && !counts.contains(&0), "every row of the batch needs a new token");
+        let single = counts.iter().all(|&count| count == 1);
+        let longest = (0..batch.rows()).map(|row| batch.length(row) + counts[row]).max().unwrap_or(0);
+        let width = longest.next_multiple_of(STEP).min(batch.capacity());
+        let positions: Vec<usize> =
+            (0..batch.rows()).flat_map(|row| batch.length(row)..batch.length(row) + counts[row]).collect();
+        let rows = counts.iter().enumerate().flat_map(|(row, &count)| std::iter::repeat_n(row, count));
+        let places = rows.zip(&positions).map(|(row, &position)| (row * batch.capacity() + position) as i64);
+        let ends = counts.iter().scan(0, |sum, &count| {
+            *sum += count as i64;
+            Some(*sum - 1)
+        });
+        let (cos, sin) = model.rope.packed(&positions, &model.shape);
+        let shape = [positions.len(), model.shape.heads + 2 * model.shape.kv_heads, model.shape.head];
+        let bias = if single {
+            vec![lengths_bias(batch, width, device)]
+        } else {
+            let group = model.shape.heads / model.shape.kv_heads;
+            (0..batch.rows()).map(|row| row_bias(batch.length(row), counts[row], group, device)).collect()
+        };
+        Self {
+            ids: ints(tokens.iter().flatten().map(|&id| i64::from(id)).collect(), device),
+            places: ints(places.collect(), device),
+            last: ints(ends.collect(), device),
+            cos: Tensor::from_data(TensorData::new(cos, shape), device),
+            sin: Tensor::from_data(TensorData::new(sin, shape), device),
+            bias,
+            counts,
+            single,
+            width,
+        }
+    }
+
+    /// Turns queries and keys by their positions: queries [tokens, heads, head]; keys and values [tokens, kv_size].
+    fn turn(&self, shape: &Shape, qkv: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
+        let [tokens, _] = qkv.dims();
+        let (all, half) = (shape.heads + 2 * shape.kv_heads, shape.head / 2);
+        let x = qkv.reshape([tokens, all, shape.head]);
+        let swapped = Tensor::cat(vec![x.clone().narrow(2, half, half), x.clone().narrow(2, 0, half)], 2);
+        let turned = x * self.cos.clone() + swapped * self.sin.clone();
+        let q = turned.clone().narrow(1, 0, shape.heads);
+        (q, turned.narrow(1, shape.heads, 2 * shape.kv_heads).reshape([tokens, shape.kv_size()]))
+    }
+}
+
+fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+/// [rows, 1, 1, width]: hides what lies beyond each row's length and its one new token.
+fn lengths_bias(batch: &KvBatch, width: usize, device: &Device) -> Tensor<4> {
+    let mut values = vec![0.0_f32; batch.rows() * width];
+    for (row, columns) in values.chunks_mut(width).enumerate() {
+        columns[batch.length(row) + 1..].fill(HIDDEN);
+    }
+    Tensor::from_data(TensorData::new(values, [batch.rows(), 1, 1, width]), device)
+}
+
+/// [1, 1, group * count, length + count]: hides from each new token those behind it.
+fn row_bias(length: usize, count: usize, group: usize, device: &Device) -> Tensor<4> {
+    let width = length + count;
+    let mut values = vec![0.0_f32; group * count * width];
+    for (index, columns) in values.chunks_mut(width).enumerate() {
+        columns[length + index % count + 1..].fill(HIDDEN);
+    }
+    Tensor::from_data(TensorData::new(values, [1, 1, group * count, width]), device)
+}
+
+pub(super) const REPLACE: IndexingUpdateOp = IndexingUpdateOp::Assign;

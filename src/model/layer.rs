@@ -1,0 +1,131 @@
+//! One layer of a decoder: attention with grouped heads, then a gated feed-forward block, each behind a norm.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::config::ModelConfig;
+use super::rope::Rotation;
+
+/// Root mean square normalisation with a learnt scale.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// The scale, [size].
+    pub weight: Param<Tensor<1>>,
+    /// What keeps the root mean square from zero.
+    pub epsilon: f64,
+}
+
+impl RmsNorm {
+    /// Normalises the last dimension.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let scale = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt().recip();
+        x * scale * self.weight.val().unsqueeze()
+    }
+}
+
+/// The projections of attention. Weights lie [in, out] in memory; files hold them [out, in].
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// [hidden, heads * head]
+    pub q_proj: Param<Tensor<2>>,
+    /// [hidden, kv_heads * head]
+    pub k_proj: Param<Tensor<2>>,
+    /// [hidden, kv_heads * head]
+    pub v_proj: Param<Tensor<2>>,
+    /// [heads * head, hidden]
+    pub o_proj: Param<Tensor<2>>,
+    /// The number of query heads.
+    pub heads: usize,
+    /// The number of key and value heads.
+    pub kv_heads: usize,
+}
+
+impl Attention {
+    /// Queries, turned and scaled, with the heads that share a key side by side: [batch, kv_heads, group * seq, head];
+    /// keys, turned, and values: [batch, kv_heads, seq, head].
+    pub fn project(&self, x: Tensor<3>, rotation: &Rotation) -> [Tensor<4>; 3] {
+        let [batch, seq, _] = x.dims();
+        let split = |weight: &Param<Tensor<2>>, heads: usize| {
+            linear(x.clone(), weight.val(), None).reshape([batch, seq, heads, weight.shape()[1] / heads])
+        };
+        let q = rotation.apply(split(&self.q_proj, self.heads));
+        let head = q.dims()[3];
+        let q = q * (head as f64).powf(-0.5);
+        let q = q.swap_dims(1, 2).reshape([batch, self.kv_heads, self.heads / self.kv_heads * seq, head]);
+        let k = rotation.apply(split(&self.k_proj, self.kv_heads)).swap_dims(1, 2);
+        [q, k, split(&self.v_proj, self.kv_heads).swap_dims(1, 2)]
+    }
+
+    /// Attends and projects back: `bias` is added to the scores, 0 where a query may look and very negative elsewhere,
+    /// [batch or 1, 1, group * seq, keys].
+    pub fn attend(&self, [q, k, v]: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<3> {
+        let [batch, _, rows, head] = q.dims();
+        let seq = rows * self.kv_heads / self.heads;
+        let scores = q.matmul(k.transpose()) + bias; // [batch, kv_heads, group * seq, keys]
+        let mixed = softmax(scores, 3).matmul(v); // [batch, kv_heads, group * seq, head]
+        let mixed = mixed.reshape([batch, self.heads, seq, head]).swap_dims(1, 2);
+        linear(mixed.reshape([batch, seq, self.heads * head]), self.o_proj.val(), None)
+    }
+}
+
+/// The gated feed-forward block. Weights lie [in, out] in memory.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// [hidden, intermediate]
+    pub gate_proj: Param<Tensor<2>>,
+    /// [hidden, intermediate]
+    pub up_proj: Param<Tensor<2>>,
+    /// [intermediate, hidden]
+    pub down_proj: Param<Tensor<2>>,
+}
+
+impl Mlp {
+    /// `down(silu(gate(x)) * up(x))`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(linear(x.clone(), self.gate_proj.val(), None));
+        linear(gate * linear(x, self.up_proj.val(), None), self.down_proj.val(), None)
+    }
+}
+
+/// One layer.
+#[derive(Module, Debug)]
+pub struct Layer {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: Attention,
+    /// Before the feed-forward block.
+    pub post_attention_layernorm: RmsNorm,
+    /// The feed-forward block.
+    pub mlp: Mlp,
+}
+
+impl Layer {
+    /// The layer over whole sequences, keys and values being those of the same sequences.
+    pub fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Tensor<4>) -> Tensor<3> {
+        let projected = self.self_attn.project(self.input_layernorm.forward(x.clone()), rotation);
+        self.finish(x, projected, bias)
+    }
+
+    /// The layer from its projections on: attention, residual, feed-forward block, residual.
+    pub fn finish(&self, x: Tensor<3>, projected: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<3> {
+        let x = x + self.self_attn.attend(projected, bias);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        x + self.mlp.forward(normed)
+    }
+}
+
+/// The bias that hides the future: [1, 1, group * seq, seq], `group` copies of a triangle.
+pub fn causal_bias(config: &ModelConfig, seq: usize, device: &Device) -> Tensor<4> {
+    let group = config.num_attention_heads / config.kv_heads();
+    let mut values = vec![0.0_f32; group * seq * seq];
+    for (row, columns) in values.chunks_mut(seq).enumerate() {
+        columns[row % seq + 1..].fill(HIDDEN);
+    }
+    Tensor::from_data(TensorData::new(values, [1, 1, group * seq, seq]), device)
+}
+
+/// What is added to a score that must not count: its exponential is 0, and no arithmetic on it gives NaN.
+pub const HIDDEN: f32 = -1e9;

@@ -1,0 +1,24 @@
+//! Models of our own: decoder, tokenizer, chat template, weights in and out, sampling and generation, on burn.
+
+mod bpe;
+pub mod bundle;
+pub mod chat;
+pub mod config;
+pub mod decoder;
+pub mod device;
+pub mod generate;
+pub mod infer;
+pub mod kv;
+pub mod layer;
+pub mod prefix;
+mod rope;
+pub mod sample;
+#[cfg(test)]
+mod speed;
+pub mod tokenizer;
+pub mod weights;
+
+pub use bundle::Bundle;
+pub use config::{ConfigError, ModelConfig};
+pub use decoder::Decoder;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,82 @@
+//! Events as plain lines on stderr.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::{Report, duration};
+use crate::engine::event::{Event, Summary};
+use crate::engine::graph::Graph;
+use crate::engine::stage::Notice;
+
+/// Seconds between two progress lines of a stage.
+const PAUSE: f64 = 10.0;
+
+/// Writes one line for what matters.
+#[derive(Default)]
+pub struct Plain {
+    quiet: bool,
+    said: HashMap<usize, Instant>,
+}
+
+impl Plain {
+    /// Writes warnings and failures only.
+    pub fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
+}
+
+impl Report for Plain {
+    fn event(&mut self, graph: &Graph, event: &Event) {
+        if let Event::Said { stage, notice: Notice::Progress { .. } } = event {
+            let last = *self.said.entry(*stage).or_insert_with(Instant::now);
+            if last.elapsed().as_secs_f64() < PAUSE {
+                return;
+            }
+            self.said.insert(*stage, Instant::now());
+        }
+        if let Some((line, loud)) = line(graph, event)
+            && (loud || !self.quiet)
+        {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// An event as a line, and whether it matters to someone who wants quiet.
+pub(super) fn line(graph: &Graph, event: &Event) -> Option<(String, bool)> {
+    let name = |stage: &usize| &graph.nodes[*stage].name;
+    Some(match event {
+        Event::RunStarted { run, stages } => (format!("run {run}: {stages} stages"), false),
+        Event::StageStarted { stage } => (format!("{}: started", name(stage)), false),
+        Event::Said { stage, notice: Notice::Progress { done, total, unit, detail } } => {
+            (format!("{}: {done}/{total} {unit} {detail}", name(stage)), false)
+        }
+        Event::Said { stage, notice: Notice::Warning(text) } => (format!("{}: warning: {text}", name(stage)), true),
+        Event::Said { notice: Notice::Figure { .. }, .. } => return None,
+        Event::StageFinished { stage, computed: true, seconds } => {
+            (format!("{}: computed in {}", name(stage), duration(*seconds)), false)
+        }
+        Event::StageFinished { stage, computed: false, .. } => (format!("{}: fresh", name(stage)), false),
+        Event::StageFailed { stage, message, .. } => (format!("{}: failed: {message}", name(stage)), true),
+        Event::StageSkipped { stage, because_of } => {
+            (format!("{}: skipped, it needs `{}`", name(stage), name(because_of)), true)
+        }
+        Event::Damaged { stage, what } => {
+            (format!("{}: computed again, its result is damaged: {what}", name(stage)), true)
+        }
+        Event::RunFinished(summary) => (finished(summary), false),
+    })
+}
+
+fn finished(summary: &Summary) -> String {
+    let Summary { computed, fresh, failed, skipped, stopped, seconds, .. } = summary;
+    let mut text = format!("{computed} computed, {fresh} fresh");
+    if *failed > 0 {
+        text.push_str(&format!(", {failed} failed"));
+    }
+    if *skipped > 0 {
+        text.push_str(&format!(", {skipped} not run"));
+    }
+    let verb = if *stopped { "stopped" } else { "done" };
+    format!("{verb} in {}: {text}", duration(*seconds))
+}

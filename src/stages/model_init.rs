@@ -1,0 +1,242 @@
+//! `model.init`: a new model, its tokenizer learnt from examples, its weights drawn from a seed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::port::{Folder, Port, PortSpec};
+use crate::engine::stage::{Context, Problem, Stage};
+use crate::examples::SftExample;
+use crate::model::bundle::{self, Bundle};
+use crate::model::config::ModelConfig;
+use crate::model::decoder::Decoder;
+use crate::model::device::device;
+use crate::model::tokenizer::{MIN_VOCABULARY, Tokenizer};
+
+const EXAMPLES: Port<SftExample> = Port::new("examples");
+const MODEL: Folder = Folder::new("model", bundle::FORMAT);
+
+/// Makes a new, untrained model: a decoder of the Llama family with random weights, and a tokenizer learnt from the texts
+/// of the examples.
+///
+/// The vocabulary holds at most `vocab_size` tokens; fewer where the examples have too few frequent words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelInit {
+    /// The most tokens that the vocabulary may hold.
+    #[serde(default = "vocab_size")]
+    pub vocab_size: usize,
+    /// The size of a token's vector.
+    #[serde(default = "hidden_size")]
+    pub hidden_size: usize,
+    /// The number of layers.
+    #[serde(default = "layers")]
+    pub layers: usize,
+    /// The number of attention heads.
+    #[serde(default = "heads")]
+    pub heads: usize,
+    /// The number of key and value heads; it divides `heads`.
+    #[serde(default = "kv_heads")]
+    pub kv_heads: usize,
+    /// The inner size of the feed-forward blocks.
+    #[serde(default = "intermediate_size")]
+    pub intermediate_size: usize,
+    /// The longest chat, in tokens.
+    #[serde(default = "context")]
+    pub context: usize,
+    /// The seed of the weights.
+    pub seed: u64,
+}
+
+fn vocab_size() -> usize {
+    1_200
+}
+
+fn hidden_size() -> usize {
+    128
+}
+
+fn layers() -> usize {
+    4
+}
+
+fn heads() -> usize {
+    4
+}
+
+fn kv_heads() -> usize {
+    2
+}
+
+fn intermediate_size() -> usize {
+    352
+}
+
+fn context() -> usize {
+    768
+}
+
+impl ModelInit {
+    fn config(&self, vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            architectures: vec!["LlamaForCausalLM".to_owned()],
+            model_type: "llama".to_owned(),
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: Some(self.kv_heads),
+            head_dim: None,
+            vocab_size,
+            max_position_embeddings: self.context,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            hidden_act: "silu".to_owned(),
+            bos_token_id: None,
+            eos_token_id: None,
+            pad_token_id: None,
+        }
+    }
+}
+
+impl Stage for ModelInit {
+    const KIND: &'static str = "model.init";
+    const VERSION: u32 = 1;
+    const EXAMPLE: &'static str = "\
+base:
+  kind: model.init
+  in: {examples: demos.examples}
+  with: {vocab_size: 1200, hidden_size: 128, layers: 4, heads: 4, kv_heads: 2, intermediate_size: 352, context: 768, seed: 1}
+";
+
+    fn inputs(&self) -> Vec<PortSpec> {
+        vec![EXAMPLES.one()]
+    }
+
+    fn outputs(&self) -> Vec<PortSpec> {
+        vec![MODEL.one()]
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.vocab_size < MIN_VOCABULARY {
+            problems.push(Problem::new("vocab_size", format!("must be at least {MIN_VOCABULARY}")));
+        }
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("layers", self.layers),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("context", self.context),
+        ];
+        let zero = positive.iter().filter(|(_, value)| *value == 0);
+        problems.extend(zero.map(|(name, _)| Problem::new(*name, "must be at least 1")));
+        if problems.is_empty() {
+            if !self.hidden_size.is_multiple_of(2 * self.heads) {
+                let message = format!("must be a multiple of twice `heads`, {}", 2 * self.heads);
+                problems.push(Problem::new("hidden_size", message));
+            }
+            if !self.heads.is_multiple_of(self.kv_heads) {
+                problems.push(Problem::new("kv_heads", format!("must divide `heads`, {}", self.heads)));
+            }
+        }
+        problems
+    }
+
+    fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let examples = context.read(&EXAMPLES)?;
+        // A text that stands in many examples, such as the instructions, is learnt from once for each.
+        let texts = examples.iter().flat_map(|example| &example.messages).map(|message| message.content.as_str());
+        let tokenizer = Tokenizer::train(texts, self.vocab_size)?;
+        let mut config = self.config(tokenizer.vocab_size());
+        config.eos_token_id = Some(tokenizer.end());
+        config.pad_token_id = Some(tokenizer.pad());
+        let decoder = Decoder::init(&config, self.seed, &device(context.profile.device())?)?;
+        context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);
+        context.figure("parameters", burn::module::Module::num_params(&decoder) as f64);
+        Bundle { decoder, tokenizer }.save(&context.folder(&MODEL)?)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Message;
+    use crate::engine::stage::{Endpoint, Input, Profile};
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    struct OnCpu;
+
+    impl Profile for OnCpu {
+        fn device(&self) -> &str {
+            "cpu"
+        }
+
+        fn endpoint(&self, _model: &str) -> Option<Endpoint> {
+            None
+        }
+    }
+
+    fn stage(changes: serde_json::Value) -> ModelInit {
+        let mut with = serde_json::json!({"seed": 3, "hidden_size": 16, "layers": 1, "intermediate_size": 8});
+        with.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        serde_json::from_value(with).unwrap()
+    }
+
+    fn run(stage: &ModelInit, folder: &Path) {
+        let message = Message::user("I want italian food in the centre");
+        let example = SftExample { dialogue: "a".to_owned(), messages: vec![message; 20] };
+        let input = folder.join("examples.parquet");
+        crate::table::write(&input, [example]).unwrap();
+        let context = Context {
+            inputs: vec![Input { name: "examples".to_owned(), path: input }],
+            out: folder.join("out"),
+            scratch: folder.join("scratch"),
+            project: folder.to_owned(),
+            profile: Arc::new(OnCpu),
+            stop: Arc::default(),
+            notify: Arc::new(|_| {}),
+        };
+        stage.run(&context).unwrap();
+    }
+
+    #[test]
+    fn makes_a_bundle_and_the_same_bundle_again() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        for folder in &folders {
+            run(&stage(serde_json::json!({})), folder.path());
+        }
+        let model = |at: usize| folders[at].path().join("out").join("model");
+        let loaded = Bundle::load(&model(0), &device("cpu").unwrap()).unwrap();
+        assert!(loaded.tokenizer.encode("italian centre").unwrap().len() == 2);
+        assert_eq!(loaded.decoder.config().vocab_size, loaded.tokenizer.vocab_size());
+        for file in crate::fs::list(model(0)).unwrap() {
+            let other = model(1).join(file.file_name().unwrap());
+            assert_eq!(crate::fs::read(&file).unwrap(), crate::fs::read(other).unwrap(), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn says_everything_that_is_wrong() {
+        let problems = |changes| -> BTreeSet<String> {
+            stage(changes).check().into_iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect()
+        };
+        assert_eq!(problems(serde_json::json!({})), BTreeSet::new());
+        assert_eq!(
+            problems(serde_json::json!({"vocab_size": 5, "layers": 0})),
+            ["layers must be at least 1".to_owned(), "vocab_size must be at least 262".to_owned()].into()
+        );
+        assert_eq!(
+            problems(serde_json::json!({"hidden_size": 20, "kv_heads": 3})),
+            [
+                "hidden_size must be a multiple of twice `heads`, 8".to_owned(),
+                "kv_heads must divide `heads`, 4".to_owned()
+            ]
+            .into()
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Training examples to token sequences. Nothing is cut: an example that is too long stops the training or is left out, as
+//! the caller says, and is counted.
+
+use super::batch::{Sequence, TooLong};
+use super::kto::KtoRow;
+use crate::chat::Message;
+use crate::examples::{KtoExample, SftExample};
+use crate::model::chat::{encode, encode_prompt};
+use crate::model::tokenizer::{Tokenizer, TokenizerError};
+
+/// Why examples cannot be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// An example is longer than allowed.
+    #[error(
+        "dialogue `{dialogue}` has {tokens} tokens, more than `max_length`, {limit} ({count} examples are too long); \
+         raise `max_length`, or leave them out with `too_long: drop`"
+    )]
+    TooLong {
+        /// The first such example's dialogue.
+        dialogue: String,
+        /// Its tokens.
+        tokens: usize,
+        /// The most tokens allowed.
+        limit: usize,
+        /// How many examples are too long.
+        count: usize,
+    },
+    /// The tokenizer refuses a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// What encoding gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded<T> {
+    /// What can be trained on, in the order of the examples.
+    pub rows: Vec<T>,
+    /// Left out, as they are too long.
+    pub too_long: usize,
+    /// Left out, as they have no token to learn.
+    pub nothing_scored: usize,
+}
+
+/// Chats as sequences whose assistant messages are scored.
+///
+/// # Errors
+/// When an example has more than `limit` tokens and none may be left out.
+pub fn sft(
+    tokenizer: &Tokenizer,
+    examples: &[SftExample],
+    limit: usize,
+    too_long: TooLong,
+) -> Result<Encoded<Sequence>, EncodeError> {
+    let one = |example: &SftExample| {
+        let chat = encode(tokenizer, &example.messages)?;
+        Ok(Sequence { dialogue: example.dialogue.clone(), ids: chat.ids, scored: chat.learnt })
+    };
+    let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
+    sift(all, limit, too_long, |sequence| sequence)
+}
+
+/// Prompts and completions as rows; every token of the completion is scored.
+///
+/// As in the reference the prompt is the common start of the encoded prompt and the encoded whole.
+///
+/// # Errors
+/// As [`sft`].
+pub fn kto(
+    tokenizer: &Tokenizer,
+    examples: &[KtoExample],
+    limit: usize,
+    too_long: TooLong,
+) -> Result<Encoded<KtoRow>, EncodeError> {
+    let one = |example: &KtoExample| {
+        let whole: Vec<Message> = example.prompt.iter().chain(&example.completion).cloned().collect();
+        let ids = encode(tokenizer, &whole)?.ids;
+        let start = encode_prompt(tokenizer, &example.prompt)?;
+        let prompt = ids.iter().zip(&start).take_while(|(left, right)| left == right).count();
+        let scored = (0..ids.len()).map(|place| place >= prompt).collect();
+        let sequence = Sequence { dialogue: example.dialogue.clone(), ids, scored };
+        Ok(KtoRow { sequence, prompt, desirable: example.label })
+    };
+    let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
+    sift(all, limit, too_long, |row| &row.sequence)
+}
+
+fn sift<T>(
+    all: Vec<T>,
+    limit: usize,
+    too_long: TooLong,
+    sequence: impl Fn(&T) -> &Sequence,
+) -> Result<Encoded<T>, EncodeError> {
+    let (short, long): (Vec<T>, Vec<T>) = all.into_iter().partition(|row| sequence(row).ids.len() <= limit);
+    if let (TooLong::Error, Some(first)) = (too_long, long.first()) {
+        let Sequence { dialogue, ids, .. } = sequence(first);
+        return Err(EncodeError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit, count: long.len() });
+    }
+    let before = short.len();
+    let rows: Vec<T> = short.into_iter().filter(|row| sequence(row).scored_tokens() > 0).collect();
+    Ok(Encoded { nothing_scored: before - rows.len(), rows, too_long: long.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::train(["I want a cheap hotel", "SPEAK Which area? <COMMAND_END>"], 300).unwrap()
+    }
+
+    fn example(dialogue: &str, label: bool, text: &str) -> KtoExample {
+        KtoExample {
+            dialogue: dialogue.to_owned(),
+            prompt: vec![Message::system("Help."), Message::user("a cheap hotel")],
+            completion: vec![Message::assistant(text)],
+            label,
+        }
+    }
+
+    #[test]
+    fn the_completion_and_its_end_are_scored() {
+        let tokenizer = tokenizer();
+        let examples = [example("a", true, "SPEAK Which area?"), example("b", false, "")];
+        let encoded = kto(&tokenizer, &examples, 500, TooLong::Error).unwrap();
+        let row = &encoded.rows[0];
+        let completion = tokenizer.encode("SPEAK Which area?").unwrap();
+        assert_eq!(row.sequence.scored_tokens(), completion.len() + 1);
+        assert_eq!(row.sequence.ids[row.prompt..], [completion, vec![tokenizer.end()]].concat());
+        assert_eq!((encoded.rows[1].sequence.scored_tokens(), encoded.rows[1].desirable), (1, false));
+    }
+
+    #[test]
+    fn only_assistant_messages_are_scored() {
+        let tokenizer = tokenizer();
+        let chat = |messages: &[Message]| SftExample { dialogue: "d".to_owned(), messages: messages.to_vec() };
+        let examples = [
+            chat(&[
+                Message::user("I want"),
+                Message::assistant("area"),
+                Message::user("hotel"),
+                Message::assistant("a"),
+            ]),
+            chat(&[Message::user("I want")]),
+        ];
+        let encoded = sft(&tokenizer, &examples, 500, TooLong::Error).unwrap();
+        assert_eq!((encoded.rows.len(), encoded.nothing_scored, encoded.too_long), (1, 1, 0));
+        let expected = tokenizer.encode("area").unwrap().len() + tokenizer.encode("a").unwrap().len() + 2;
+        assert_eq!(encoded.rows[0].scored_tokens(), expected);
+    }
+
+    #[test]
+    fn what_is_too_long_is_named_or_counted_and_never_cut() {
+        let tokenizer = tokenizer();
+        let examples = [example("short", true, "a"), example("long", true, &"area ".repeat(60))];
+        let error = kto(&tokenizer, &examples, 50, TooLong::Error).unwrap_err().to_string();
+        assert!(error.starts_with("dialogue `long` has "), "{error}");
+        assert!(error.contains("more than `max_length`, 50 (1 examples are too long)"), "{error}");
+        let encoded = kto(&tokenizer, &examples, 50, TooLong::Drop).unwrap();
+        assert_eq!((encoded.rows.len(), encoded.too_long), (1, 1));
+        assert_eq!(encoded.rows, kto(&tokenizer, &examples[..1], 50, TooLong::Error).unwrap().rows);
+    }
+}

@@ -1,0 +1,266 @@
+//! The arithmetic of the two losses, each function with its formula (reference, sections 2 to 4).
+//!
+//! Everything that carries a gradient is a tensor and works in the tensor's own precision; what is detached (the KL
+//! estimate, metrics) is `f64` on the host.
+
+use burn::tensor::activation::{log_softmax, sigmoid};
+use burn::tensor::{Int, Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `lp[i] = log_softmax(logits[i, :])[targets[i]]`, temperature 1.
+///
+/// `logits` is `[n, vocab]`: row `i` is the prediction made one position before token `targets[i]`.
+pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
+/// `logps[b] = sum_i membership[b, i] * lp[i]`: the sum over a sequence's scored tokens, never a mean.
+///
+/// `membership` is `[rows, n]`, 1 where token `i` belongs to row `b` and 0 elsewhere.
+pub fn sequence_log_probs(tokens: Tensor<1>, membership: Tensor<2>) -> Tensor<1> {
+    membership.matmul(tokens.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
+/// `loss = -sum_i weights[i] * lp[i] / max(total, 1)`, as a tensor of one element.
+///
+/// `weights` is 1 on scored tokens and 0 on padding. `total` counts the scored tokens of the whole optimiser step, so the
+/// losses of all its parts add up to the token-weighted mean.
+pub fn sft_nll(tokens: Tensor<1>, weights: Tensor<1>, total: usize) -> Tensor<1> {
+    (tokens * weights).sum().mul_scalar(-1.0 / total.max(1) as f64)
+}
+
+/// Which loss KTO training minimises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KtoLoss {
+    /// Kahneman-Tversky optimisation with the KL estimate from mismatched pairs.
+    #[default]
+    Kto,
+    /// The unpaired anchored variant: the same formula with a KL of 0, and no mismatched pairs.
+    ApoZeroUnpaired,
+}
+
+/// The constants of the KTO loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KtoConstants {
+    /// How steeply the loss follows the log ratio.
+    pub beta: f64,
+    /// The weight of a desirable row.
+    pub desirable: f64,
+    /// The weight of an undesirable row.
+    pub undesirable: f64,
+}
+
+/// `kl = max(mean_b(policy[b] - reference[b]), 0)` over the mismatched pairs of one batch: the mean first, then the clamp.
+/// 0 for an empty batch.
+pub fn kl_estimate(policy: &[f64], reference: &[f64]) -> f64 {
+    let total: f64 = policy.iter().zip(reference).map(|(policy, reference)| policy - reference).sum();
+    // `f64::max` would turn a NaN into 0 and hide a model that has diverged.
+    let mean = total / policy.len().max(1) as f64;
+    if mean < 0.0 { 0.0 } else { mean }
+}
+
+/// `loss = sum_b w[b] * (1 - sigmoid(beta * s[b] * (policy[b] - reference[b] - kl))) / batch`, as a tensor of one element,
+/// with `s = 1` and `w = desirable` on desirable rows, `s = -1` and `w = undesirable` on the others.
+///
+/// `policy` is `[rows]` and carries the gradient. `batch` is the number of rows of the whole batch: the weights are not
+/// renormalised, and the losses of a batch's parts add up.
+pub fn kto_loss(
+    policy: Tensor<1>,
+    reference: &[f64],
+    desirable: &[bool],
+    kl: f64,
+    constants: &KtoConstants,
+    batch: usize,
+) -> Tensor<1> {
+    let slope: Vec<f64> = desirable.iter().map(|label| if *label { constants.beta } else { -constants.beta }).collect();
+    let weight: Vec<f64> = desirable
+        .iter()
+        .map(|label| if *label { constants.desirable } else { constants.undesirable } / batch.max(1) as f64)
+        .collect();
+    let shift: Vec<f64> = reference.iter().map(|reference| reference + kl).collect();
+    let shift = like(&policy, shift);
+    let (slope, weight) = (like(&policy, slope), like(&policy, weight));
+    let value = sigmoid((policy - shift) * slope);
+    (value.neg().add_scalar(1.0) * weight).sum()
+}
+
+/// Host numbers as a tensor of the precision and on the device of `other`.
+fn like(other: &Tensor<1>, values: Vec<f64>) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), (&other.device(), other.dtype()))
+}
+
+/// The implied rewards of a batch: `beta * (policy[b] - reference[b])`.
+pub fn rewards(policy: &[f64], reference: &[f64], beta: f64) -> Vec<f64> {
+    policy.iter().zip(reference).map(|(policy, reference)| beta * (policy - reference)).collect()
+}
+
+/// Weights that balance the two kinds of rows as the reference advises: `desirable` rows and `undesirable` rows shall weigh
+/// alike, the desirable side up to 1.33 times as much. The side with more rows keeps weight 1, the other gets
+/// `larger / smaller`, which lies within the advised interval. Both are 1 where a side is empty.
+pub fn balanced_weights(desirable: usize, undesirable: usize) -> (f64, f64) {
+    match (desirable as f64, undesirable as f64) {
+        (d, u) if d == 0.0 || u == 0.0 => (1.0, 1.0),
+        (d, u) if d < u => (u / d, 1.0),
+        (d, u) => (1.0, d / u),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        kto: Vec<KtoCase>,
+        sft: SftCase,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(non_snake_case, reason = "the names of the golden file")]
+    struct KtoCase {
+        name: String,
+        loss_type: String,
+        label: Vec<u8>,
+        beta: f64,
+        desirable_weight: f64,
+        undesirable_weight: f64,
+        policy_logps: Vec<f64>,
+        ref_logps: Vec<f64>,
+        policy_KL_logps: Vec<f64>,
+        ref_KL_logps: Vec<f64>,
+        expect: KtoExpect,
+    }
+
+    #[derive(Deserialize)]
+    struct KtoExpect {
+        kl: f64,
+        loss: f64,
+        chosen_rewards: Vec<f64>,
+        rejected_rewards: Vec<f64>,
+        grad_policy_logps: Vec<f64>,
+    }
+
+    #[derive(Deserialize)]
+    struct SftCase {
+        logits: Vec<Vec<Vec<f64>>>,
+        input_ids: Vec<Vec<i64>>,
+        loss_mask: Vec<Vec<u8>>,
+        expect: SftExpect,
+    }
+
+    #[derive(Deserialize)]
+    struct SftExpect {
+        per_token_logps: Vec<Vec<f64>>,
+        sum_logps: Vec<f64>,
+        num_tokens: usize,
+        nll: f64,
+        grad_logits: Vec<Vec<Vec<f64>>>,
+    }
+
+    fn golden() -> Golden {
+        serde_json::from_str(include_str!("../../tests/golden/kto_sft.json")).unwrap()
+    }
+
+    fn device() -> Device {
+        Device::flex().autodiff()
+    }
+
+    fn leaf<const D: usize>(values: Vec<f64>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values, shape), (&device(), DType::F64)).require_grad()
+    }
+
+    fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().convert::<f64>().try_to_vec().unwrap()
+    }
+
+    fn close(found: &[f64], expected: &[f64], what: &str) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() <= 1e-12, "{what}: {found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn kto_matches_the_reference_with_its_gradient() {
+        for case in golden().kto {
+            let desirable: Vec<bool> = case.label.iter().map(|label| *label == 1).collect();
+            let kl = match case.loss_type.as_str() {
+                "kto" => kl_estimate(&case.policy_KL_logps, &case.ref_KL_logps),
+                _ => 0.0,
+            };
+            close(&[kl], &[case.expect.kl], &case.name);
+            let constants = KtoConstants {
+                beta: case.beta,
+                desirable: case.desirable_weight,
+                undesirable: case.undesirable_weight,
+            };
+            let count = desirable.len();
+            let policy = leaf(case.policy_logps.clone(), [count]);
+            let loss = kto_loss(policy.clone(), &case.ref_logps, &desirable, kl, &constants, count);
+            let grads = loss.backward();
+            close(&host(loss), &[case.expect.loss], &case.name);
+            close(&host(policy.grad(&grads).unwrap()), &case.expect.grad_policy_logps, &case.name);
+            let all = rewards(&case.policy_logps, &case.ref_logps, case.beta);
+            let side = |side: bool| -> Vec<f64> {
+                all.iter().zip(&desirable).filter(|(_, label)| **label == side).map(|(reward, _)| *reward).collect()
+            };
+            close(&side(true), &case.expect.chosen_rewards, &case.name);
+            close(&side(false), &case.expect.rejected_rewards, &case.name);
+        }
+    }
+
+    #[test]
+    fn sft_matches_the_reference_with_its_gradient() {
+        let case = golden().sft;
+        let (rows, width, vocab) = (case.logits.len(), case.logits[0].len(), case.logits[0][0].len());
+        let flat: Vec<f64> = case.logits.iter().flatten().flatten().copied().collect();
+        let logits = leaf(flat, [rows * width, vocab]);
+        let (mut at, mut targets, mut membership) = (Vec::new(), Vec::new(), vec![Vec::new(); rows]);
+        for (row, mask) in case.loss_mask.iter().enumerate() {
+            for place in (1..width).filter(|place| mask[*place] == 1) {
+                at.push((row * width + place - 1) as i64);
+                targets.push(case.input_ids[row][place]);
+                for (other, members) in membership.iter_mut().enumerate() {
+                    members.push(if other == row { 1.0 } else { 0.0 });
+                }
+            }
+        }
+        let count = at.len();
+        assert_eq!(count, case.expect.num_tokens);
+        let ints = |values: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device());
+        let tokens = token_log_probs(logits.clone().select(0, ints(at)), ints(targets));
+        let expected: Vec<f64> =
+            case.expect.per_token_logps.iter().flatten().copied().filter(|value| *value != 0.0).collect();
+        close(&host(tokens.clone()), &expected, "per token");
+        let members = leaf(membership.concat(), [rows, count]);
+        close(&host(sequence_log_probs(tokens.clone(), members)), &case.expect.sum_logps, "per sequence");
+        let loss = sft_nll(tokens, leaf(vec![1.0; count], [count]), count);
+        let grads = loss.backward();
+        close(&host(loss), &[case.expect.nll], "nll");
+        let expected: Vec<f64> = case.expect.grad_logits.iter().flatten().flatten().copied().collect();
+        close(&host(logits.grad(&grads).unwrap()), &expected, "gradient");
+    }
+
+    #[test]
+    fn a_diverged_kl_is_no_zero() {
+        assert!(kl_estimate(&[f64::NAN, 1.0], &[0.0, 0.0]).is_nan());
+        assert_eq!(kl_estimate(&[-2.0], &[1.0]), 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn balanced_weights_keep_to_the_advised_interval(d in 1_usize..5000, u in 1_usize..5000) {
+            let (wd, wu) = balanced_weights(d, u);
+            let ratio = wd * d as f64 / (wu * u as f64);
+            prop_assert!((1.0 - 1e-9..=1.33).contains(&ratio));
+            prop_assert!(wd >= 1.0 && wu >= 1.0);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Training: supervised fine-tuning and KTO on our own decoders.
+//!
+//! [`sft`] and [`kto`] each read top to bottom as the whole training of their kind. The rest is what both need: [`loss`]
+//! (the arithmetic), [`batch`] (rows to padded parts), [`schedule`] (the learning rate), [`optimise`] (gradients and AdamW),
+//! [`workers`] (parts on several cores), [`checkpoint`] (going on after a kill), [`log`] (what is written down).
+//!
+//! On the processor the same examples, parameters and base model give the same weights bit for bit, whatever the number of
+//! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models
+//! can be trained at once in one process.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod encode;
+pub mod kto;
+pub mod log;
+pub mod loss;
+pub mod optimise;
+pub mod schedule;
+pub mod sft;
+mod step;
+pub mod workers;
+
+pub use log::{TrainLog, Watch};
+pub use step::{Settings, Trained};
+
+/// Why a training ended without a model.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// There is nothing to train on.
+    #[error("there are no examples to train on{0}")]
+    NoExamples(String),
+    /// Loss or gradient is no number any more.
+    #[error("the {what} of step {step} is {value}; its dialogues are {}", dialogues.join(", "))]
+    NotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// `loss`, `gradient norm` or `KL estimate`.
+        what: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The dialogues of the step's rows, each once.
+        dialogues: Vec<String>,
+    },
+    /// A log-probability under the base model is no number.
+    #[error("the base model gives dialogue `{dialogue}` the log-probability {value}")]
+    Reference {
+        /// The row's dialogue.
+        dialogue: String,
+        /// NaN or an infinity.
+        value: f64,
+    },
+    /// A checkpoint does not belong to this training.
+    #[error("the checkpoint `{path}` does not fit this training: {reason}")]
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The training was asked to stop; a checkpoint is written.
+    #[error("stopped after step {0}")]
+    Stopped(u64),
+    /// Threads could not be started.
+    #[error("cannot start worker threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Path(#[from] crate::fs::PathError),
+    /// The log of a checkpoint could not be read or written.
+    #[error("the log of a checkpoint: {0}")]
+    Log(anyhow::Error),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Whole trainings on a tiny decoder.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::batch::Sequence;
+use super::kto::{KtoRow, KtoSettings};
+use super::loss::{KtoConstants, KtoLoss};
+use super::optimise::{AdamWConfig, parameters};
+use super::schedule::Schedule;
+use super::step::{Settings, Trained, host};
+use super::{TrainError, TrainLog, Watch, kto, sft};
+use crate::model::{Decoder, ModelConfig};
+
+/// Settings for a short training without checkpoints.
+pub(super) fn settings() -> Settings {
+    Settings {
+        epochs: 1.0,
+        max_steps: None,
+        batch_size: 4,
+        accumulation: 1,
+        learning_rate: 1e-2,
+        schedule: Schedule::Linear,
+        warmup_ratio: 0.1,
+        adam: AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() },
+        max_grad_norm: 1.0,
+        seed: 7,
+        checkpoint_every: 0,
+    }
+}
+
+pub(super) fn decoder() -> Decoder {
+    let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 20, "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
+    Decoder::init(&ModelConfig::parse(config).unwrap(), 3, &Device::flex()).unwrap()
+}
+
+/// Counting upwards from a start that differs: learnable, of differing lengths.
+pub(super) fn sequences(count: usize) -> Vec<Sequence> {
+    let one = |index: usize| {
+        let length = 6 + index % 5 * 20;
+        Sequence {
+            dialogue: format!("d{index}"),
+            ids: (0..length).map(|place| (1 + (index + place) % 19) as u32).collect(),
+            scored: (0..length).map(|place| place >= 3).collect(),
+        }
+    };
+    (0..count).map(one).collect()
+}
+
+/// The same prompts, counted on upwards (desirable) and downwards (undesirable).
+fn rows(count: usize) -> Vec<KtoRow> {
+    let one = |index: usize| {
+        let desirable = index.is_multiple_of(2);
+        let next = |place: usize| if place < 4 || desirable { index + place } else { index + 190 - place };
+        let length = 8 + index % 3;
+        let sequence = Sequence {
+            dialogue: format!("d{index}"),
+            ids: (0..length).map(|place| (1 + next(place) % 19) as u32).collect(),
+            scored: (0..length).map(|place| place >= 4).collect(),
+        };
+        KtoRow { sequence, prompt: 4, desirable }
+    };
+    (0..count).map(one).collect()
+}
+
+/// Stops before the given step, and keeps what it heard.
+#[derive(Default)]
+struct Listener {
+    stop_after: Option<u64>,
+    heard: RefCell<Vec<TrainLog>>,
+}
+
+impl Watch for Listener {
+    fn stop(&self) -> bool {
+        self.stop_after.is_some_and(|stop| self.heard.borrow().last().is_some_and(|row| row.step >= stop))
+    }
+
+    fn step(&self, row: &TrainLog, steps: u64) {
+        assert!(row.step <= steps);
+        self.heard.borrow_mut().push(row.clone());
+    }
+}
+
+/// No folder: those trainings keep no checkpoint.
+fn nowhere() -> &'static Path {
+    Path::new("no such folder")
+}
+
+fn bits(trained: &Trained) -> Vec<u64> {
+    parameters(&trained.model).into_iter().flat_map(host).map(f64::to_bits).collect()
+}
+
+fn sft(settings: &Settings) -> Result<Trained, TrainError> {
+    sft::train(decoder(), &sequences(30), settings, nowhere(), &Listener::default())
+}
+
+fn kto_settings() -> KtoSettings {
+    let constants = KtoConstants { beta: 0.1, desirable: 1.0, undesirable: 1.0 };
+    KtoSettings { loss: KtoLoss::Kto, constants, max_length: 64, shuffle: false }
+}
+
+fn kto(settings: &Settings) -> Result<Trained, TrainError> {
+    kto::train(decoder(), &rows(20), settings, &kto_settings(), nowhere(), &Listener::default())
+}
+
+#[test]
+fn sft_learns_what_it_is_shown() {
+    let trained = sft(&Settings { epochs: 8.0, ..settings() }).unwrap();
+    let (first, last) = (trained.log.first().unwrap(), trained.log.last().unwrap());
+    assert!((first.loss - 20_f64.ln()).abs() < 0.2, "an untrained model guesses: {}", first.loss);
+    assert!(last.loss < 0.3 * first.loss, "{} after {}", last.loss, first.loss);
+    assert_eq!((trained.log.len(), last.step, last.epoch), (64, 64, 8.0));
+    assert_eq!((first.learning_rate, last.kl), (0.0, None));
+}
+
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    let large = sft(&Settings { batch_size: 30, ..settings() }).unwrap();
+    let small = sft(&Settings { batch_size: 5, accumulation: 6, ..settings() }).unwrap();
+    assert_eq!((large.log.len(), small.log.len()), (1, 1));
+    assert!((large.log[0].loss - small.log[0].loss).abs() < 1e-6);
+    assert!((large.log[0].grad_norm - small.log[0].grad_norm).abs() < 1e-5);
+    assert_eq!(large.log[0].scored_tokens, small.log[0].scored_tokens);
+}
+
+#[test]
+fn the_same_training_gives_the_same_bits() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    assert_eq!(bits(&sft(&settings).unwrap()), bits(&sft(&settings).unwrap()));
+    let other = Settings { seed: 8, ..settings.clone() };
+    assert_ne!(bits(&sft(&settings).unwrap()), bits(&sft(&other).unwrap()));
+}
+
+#[test]
+fn two_trainings_at_once_do_not_meet() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    let alone = (bits(&sft(&settings).unwrap()), bits(&kto(&settings).unwrap()));
+    let together = std::thread::scope(|scope| {
+        let left = scope.spawn(|| bits(&sft(&settings).unwrap()));
+        let right = scope.spawn(|| bits(&kto(&settings).unwrap()));
+        (left.join().unwrap(), right.join().unwrap())
+    });
+    assert_eq!(alone, together);
+}
+
+/// Stops a training twice, the second time beyond the last periodic checkpoint, and lets it end.
+fn interrupted(
+    settings: &Settings,
+    train: impl Fn(&Settings, &Path, &Listener) -> Result<Trained, TrainError>,
+) -> Trained {
+    let scratch = tempfile::tempdir().unwrap();
+    let settings = Settings { checkpoint_every: 2, ..settings.clone() };
+    for stop_after in [3, 6] {
+        let listener = Listener { stop_after: Some(stop_after), ..Listener::default() };
+        match train(&settings, scratch.path(), &listener) {
+            Err(TrainError::Stopped(step)) => assert_eq!(step, stop_after),
+            other => panic!("not stopped: {other:?}"),
+        }
+    }
+    let listener = Listener::default();
+    let trained = train(&settings, scratch.path(), &listener).unwrap();
+    assert_eq!(listener.heard.borrow()[0].step, 7, "it begins where it was stopped");
+    trained
+}
+
+#[test]
+fn an_interrupted_sft_ends_with_the_same_bits_and_the_same_log() {
+    let settings = Settings { epochs: 1.5, ..settings() };
+    let whole = sft(&settings).unwrap();
+    let pieces = interrupted(&settings, |settings, scratch, listener| {
+        sft::train(decoder(), &sequences(30), settings, scratch, listener)
+    });
+    assert_eq!(bits(&whole), bits(&pieces));
+    assert_eq!(whole.log, pieces.log);
+}
+
+#[test]
+fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    let whole = kto(&settings).unwrap();
+    let pieces = interrupted(&settings, |settings, scratch, listener| {
+        kto::train(decoder(), &rows(20), settings, &kto_settings(), scratch, listener)
+    });
+    assert_eq!(bits(&whole), bits(&pieces));
+    assert_eq!(whole.log, pieces.log);
+}
+
+#[test]
+fn a_half_written_checkpoint_is_none_and_a_foreign_one_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scratch.path().join("step-00000004.tmp")).unwrap();
+    let settings = Settings { checkpoint_every: 3, ..settings() };
+    let train = |model| sft::train(model, &sequences(30), &settings, scratch.path(), &Listener::default());
+    assert_eq!(train(decoder()).unwrap().log[0].step, 1);
+    let config = ModelConfig { intermediate_size: 8, ..decoder().config().clone() };
+    let other = Decoder::init(&config, 3, &Device::flex()).unwrap();
+    let error = train(other).unwrap_err().to_string();
+    assert!(error.contains("does not fit this training: `parameter.00007` is F32 [384]"), "{error}");
+}
+
+#[test]
+fn kto_parts_the_desirable_from_the_undesirable() {
+    let trained = kto(&Settings { epochs: 12.0, learning_rate: 5e-3, ..settings() }).unwrap();
+    let (first, last) = (trained.log.first().unwrap(), trained.log.last().unwrap());
+    // Before the first update policy and reference are one model: KL 0, every row's loss a half.
+    assert!((first.loss - 0.5).abs() < 1e-5 && first.kl.unwrap() < 1e-4, "{first:?}");
+    assert!(first.rewards_margin.unwrap().abs() < 1e-5);
+    assert!(last.rewards_margin.unwrap() > 0.5 && last.loss < 0.45, "{last:?}");
+    assert!(last.logps_chosen.unwrap() > last.logps_rejected.unwrap());
+}
+
+#[test]
+fn kto_accumulation_is_the_mean_over_batches() {
+    let one = kto(&Settings { batch_size: 10, ..settings() }).unwrap();
+    let two = kto(&Settings { batch_size: 10, accumulation: 2, ..settings() }).unwrap();
+    // The first step of a warm-up has rate 0: both batches were measured with the base's weights.
+    let mean = |field: fn(&TrainLog) -> f64| (field(&one.log[0]) + field(&one.log[1])) / 2.0;
+    assert!((two.log[0].loss - mean(|row| row.loss)).abs() < 1e-6);
+    assert!((two.log[0].kl.unwrap() - mean(|row| row.kl.unwrap())).abs() < 1e-6);
+    assert_eq!(two.log.len(), 1);
+}
+
+#[test]
+fn the_unpaired_anchored_loss_estimates_no_kl() {
+    let kto_settings = KtoSettings { loss: KtoLoss::ApoZeroUnpaired, ..kto_settings() };
+    let trained = kto::train(decoder(), &rows(8), &settings(), &kto_settings, nowhere(), &Listener::default()).unwrap();
+    assert!(trained.log.iter().all(|row| row.kl.is_none() && row.rewards_chosen.is_some()));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_dialogues() {
+    let error =
+        sft(&Settings { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 0.0, ..settings() }).unwrap_err();
+    let TrainError::NotFinite { step, dialogues, .. } = &error else { panic!("{error}") };
+    assert!(*step > 1 && dialogues.len() == 4, "{error}");
+}
+
+#[test]
+fn nothing_to_learn_is_an_error() {
+    let blank = |mut sequence: Sequence| {
+        sequence.scored.fill(false);
+        sequence
+    };
+    let examples: Vec<Sequence> = sequences(3).into_iter().map(blank).collect();
+    let error = sft::train(decoder(), &examples, &settings(), nowhere(), &Listener::default()).unwrap_err();
+    assert_eq!(error.to_string(), "there are no examples to train on that have a scored token");
+}
+
+#[test]
+#[ignore = "a measurement, not a check"]
+fn speed_of_a_step() {
+    let rows: usize = 32;
+    let config = r#"{"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "vocab_size": 1024, "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
+    let model = Decoder::init(&ModelConfig::parse(config).unwrap(), 3, &Device::flex()).unwrap();
+    let one = |index: usize| Sequence {
+        dialogue: format!("d{index}"),
+        ids: (0..256).map(|place| (1 + (index * 7 + place * 3) % 1000) as u32).collect(),
+        scored: (0..256).map(|place| place % 10 < 4).collect(),
+    };
+    let examples: Vec<Sequence> = (0..rows * 6).map(one).collect();
+    struct Clock(RefCell<std::time::Instant>);
+    impl Watch for Clock {
+        fn stop(&self) -> bool {
+            false
+        }
+        fn step(&self, row: &TrainLog, _: u64) {
+            let seconds = self.0.replace(std::time::Instant::now()).elapsed().as_secs_f64();
+            println!(
+                "step {} loss {:.4} {seconds:.3} s {:.0} tokens/s",
+                row.step,
+                row.loss,
+                row.tokens as f64 / seconds
+            );
+        }
+    }
+    let settings = Settings { batch_size: rows, ..settings() };
+    let clock = Clock(RefCell::new(std::time::Instant::now()));
+    sft::train(model, &examples, &settings, nowhere(), &clock).unwrap();
+}

@@ -1,0 +1,77 @@
+//! A project in a temporary folder, and the binary run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A project that goes away with the test.
+pub struct Project {
+    folder: tempfile::TempDir,
+}
+
+/// What a run of the binary came to.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Project {
+    /// An empty project.
+    pub fn new() -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap() };
+        project.write("thresh.toml", "jobs = 2\n");
+        project
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the project.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The binary with arguments, ready to start in the project's folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thresh"));
+        command.args(arguments).current_dir(self.path()).env("NO_COLOR", "1");
+        command
+    }
+
+    /// Runs the binary to its end.
+    pub fn thresh(&self, arguments: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        Ran {
+            code: status.code(),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// Runs the binary and expects it to succeed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.thresh(arguments);
+        assert_eq!(ran.code, Some(0), "thresh {arguments:?}\n{}\n{}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    /// Runs a pipeline and returns the last JSON line.
+    pub fn run(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut all = vec!["run", "--json"];
+        all.extend(arguments);
+        let ran = self.thresh(&all);
+        let last = ran.stdout.lines().last().unwrap_or_else(|| panic!("no output: {}", ran.stderr));
+        let event: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(event["event"], "run_finished", "{}\n{}", ran.stdout, ran.stderr);
+        event
+    }
+
+    /// Where a result lies.
+    pub fn result(&self, pipeline: &str, output: &str) -> PathBuf {
+        PathBuf::from(self.ok(&["path", pipeline, output]).trim())
+    }
+}
