@@ -2,9 +2,11 @@
 
 pub mod command_run;
 pub mod dataset_fetch;
+pub mod demonstrations_build;
 pub mod dialogue_simulate;
 pub mod josh_harvest;
 pub mod model_init;
+pub mod multiwoz_synthesize;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
