@@ -1,24 +1,23 @@
 //! The kinds of stages: one file each, and the only list of them.
 
-pub mod dataset_fetch;
-mod endpoint;
 pub mod command_run;
+pub mod data_kto;
+pub mod data_sft;
 pub mod dataset_fetch;
+pub mod eval_compare;
+pub mod eval_toolwoz;
+pub mod josh_import;
 pub mod model_init;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
 
 mod endpoint;
+mod prompt;
 mod training;
 
 #[cfg(test)]
 mod bench;
-#[cfg(test)]
-mod bench;
-pub mod command_run;
-pub mod dataset_fetch;
-pub mod endpoint;
 #[cfg(test)]
 mod training_tests;
 
