@@ -95,7 +95,8 @@ fn indent(text: &str) -> String {
 /// The ports of a kind, read off its example: ports may depend on parameters.
 pub(super) fn ports(kind: &Kind) -> Option<(Vec<PortSpec>, Vec<PortSpec>)> {
     let node = yaml_node(kind.example).ok()?;
-    let empty = crate::value::Node { value: crate::value::Value::Map(Vec::new()), span: node.span };
-    let stage = (kind.parse)(node.get("with").unwrap_or(&empty)).ok()?;
+    let (_, stage) = node.entries().first()?;
+    let empty = crate::value::Node { value: crate::value::Value::Map(Vec::new()), span: stage.span };
+    let stage = (kind.parse)(stage.get("with").unwrap_or(&empty)).ok()?;
     Some((stage.inputs(), stage.outputs()))
 }

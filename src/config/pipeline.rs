@@ -315,8 +315,8 @@ impl Loader {
     fn missing_inputs(&mut self, draft: &Draft) {
         let Some(stage) = &draft.stage else { return };
         for port in stage.inputs() {
-            let connected = draft.inputs.iter().any(|(input, ..)| input.text == port.name);
-            let none = draft.inputs.is_empty();
+            let connected = draft.named.contains(&port.name);
+            let none = draft.named.is_empty();
             let (lacks, how) = match port.arity {
                 Arity::One => (!connected, "connect it under `in:`"),
                 Arity::Many => (

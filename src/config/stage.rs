@@ -15,13 +15,15 @@ pub struct Draft {
     pub kind: Option<&'static Kind>,
     /// Itself, where its parameters are right.
     pub stage: Option<Arc<dyn AnyStage>>,
+    /// The inputs that it names, rightly connected or not.
+    pub named: Vec<String>,
     /// Its connections: input name, `stage`, `port`, and the place of the text.
     pub inputs: Vec<(Key, String, String, Span)>,
 }
 
 /// Reads a stage; everything wrong with it goes to `problems`.
 pub fn read(key: &Key, node: &Node, problems: &mut Vec<Diagnostic>) -> Draft {
-    let mut draft = Draft { key: key.clone(), kind: None, stage: None, inputs: Vec::new() };
+    let mut draft = Draft { key: key.clone(), kind: None, stage: None, named: Vec::new(), inputs: Vec::new() };
     if !matches!(node.value, Value::Map(_)) {
         let message = format!("stage `{}` is {}, expected a map with `kind`", key.text, node.describe());
         problems.push(Diagnostic::at(node.span, message));
@@ -29,6 +31,8 @@ pub fn read(key: &Key, node: &Node, problems: &mut Vec<Diagnostic>) -> Draft {
     }
     unknown_keys(node, &["kind", "in", "with", "note"], &format!("stage `{}`", key.text), problems);
     draft.kind = kind(key, node, problems);
+    draft.named =
+        node.get("in").map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key.text.clone()).collect();
     draft.inputs = inputs(node, problems);
     if let Some(kind) = draft.kind {
         let empty = Node { value: Value::Map(Vec::new()), span: key.span };

@@ -318,7 +318,10 @@ mod tests {
         chat.push(Message::assistant(reply));
         chat.push(Message::user("book it for 2 people on friday at 18:00."));
         let reply = agent.reply(&chat, 3);
-        assert!(reply.contains(r#"{"time": "18:00", "day": "friday", "people": "2", "name": "golden lantern"}"#), "{reply}");
+        assert!(
+            reply.contains(r#"{"time": "18:00", "day": "friday", "people": "2", "name": "golden lantern"}"#),
+            "{reply}"
+        );
     }
 
     #[test]

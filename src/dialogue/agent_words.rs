@@ -24,7 +24,8 @@ pub fn offer(rng: &mut ChaCha8Rng, domain: &str, row: &Map<String, Value>) -> St
             times.iter().filter_map(|(slot, verb)| field(row, slot).map(|time| format!("{verb} {time}"))).collect();
         return if times.is_empty() { format!("i found {id}.") } else { format!("{id} {}.", joined(&times)) };
     }
-    let shown = domain_slots(domain).iter().filter(|slot| matches!(**slot, "pricerange" | "food" | "stars" | "area" | "type"));
+    let shown =
+        domain_slots(domain).iter().filter(|slot| matches!(**slot, "pricerange" | "food" | "stars" | "area" | "type"));
     let slots: Vec<(&str, &str)> = shown.filter_map(|slot| field(row, slot).map(|value| (*slot, value))).collect();
     let name = field(row, "name").unwrap_or("it");
     let what = thing(domain, &slots);

@@ -6,7 +6,7 @@ use regex::Regex;
 use std::sync::LazyLock;
 
 use super::hearing::{Sentence, asked_slots, domain_slots, sentences, waives};
-use super::lexicon::{Lexicon, Mention, find, has_any, words, worded_slots};
+use super::lexicon::{Lexicon, Mention, find, has_any, worded_slots, words};
 use super::tools::{DOMAINS, unique_key};
 
 /// What a customer wants of one domain.
@@ -52,10 +52,32 @@ fn domain_words(domain: &str) -> &'static [&'static str] {
     match domain {
         "train" => &["train", "trains"],
         "restaurant" => &["restaurant", "restaurants", "food", "eat", "dine", "dining", "cuisine", "meal", "table"],
-        "hotel" => &["hotel", "guesthouse", "place to stay", "places to stay", "somewhere to stay", "lodging", "accommodation",
-            "accommodations", "room", "rooms", "lodgings"],
-        "attraction" => &["attraction", "attractions", "place to go", "places to go", "place to visit", "places to visit",
-            "things to do", "something to do", "to see", "sightseeing", "visit"],
+        "hotel" => &[
+            "hotel",
+            "guesthouse",
+            "place to stay",
+            "places to stay",
+            "somewhere to stay",
+            "lodging",
+            "accommodation",
+            "accommodations",
+            "room",
+            "rooms",
+            "lodgings",
+        ],
+        "attraction" => &[
+            "attraction",
+            "attractions",
+            "place to go",
+            "places to go",
+            "place to visit",
+            "places to visit",
+            "things to do",
+            "something to do",
+            "to see",
+            "sightseeing",
+            "visit",
+        ],
         _ => &[],
     }
 }
@@ -106,7 +128,9 @@ impl Beliefs {
             let stated = belief.informed(domain, lexicon, before, &sentence.words, &requests);
             effect.informed |= stated;
             if !stated {
-                effect.requests.extend(requests.into_iter().filter(|slot| !effect.requests.contains(slot)).collect::<Vec<_>>());
+                effect
+                    .requests
+                    .extend(requests.into_iter().filter(|slot| !effect.requests.contains(slot)).collect::<Vec<_>>());
             }
             effect.booking |= belief.booked(domain, before, &sentence.words);
             effect.informed |= belief.named(domain, lexicon, &names, &sentence.words);
@@ -214,7 +238,8 @@ impl Belief {
         };
         for (count, unit) in counts(text) {
             match unit.as_str() {
-                "people" | "person" | "persons" | "guests" | "guest" | "ticket" | "tickets" | "of" | "passengers" | "seats" => {
+                "people" | "person" | "persons" | "guests" | "guest" | "ticket" | "tickets" | "of" | "passengers"
+                | "seats" => {
                     put("people", count);
                 }
                 "night" | "nights" | "days" if domain == "hotel" => put("stay", count),
@@ -231,12 +256,18 @@ impl Belief {
         if let Some(time) = TIME.find_iter(text).last().filter(|_| domain == "restaurant") {
             put("time", time.as_str().to_owned());
         }
-        if let Some(found) = FOR_COUNT.captures_iter(text).last().filter(|_| counts(text).is_empty() && domain != "hotel") {
+        if let Some(found) =
+            FOR_COUNT.captures_iter(text).last().filter(|_| counts(text).is_empty() && domain != "hotel")
+        {
             put("people", found[1].to_owned());
         }
         self.bare_number(domain, before, text, &mut about);
-        let declined = has_any(text, &["no need to book", "do not need a booking", "dont need a booking", "not book", "dont book"]);
-        let asks = has_any(text, &["book", "booking", "reserve", "reservation", "tickets", "ticket", "booked", "reserved"]);
+        let declined = has_any(
+            text,
+            &["no need to book", "do not need a booking", "dont need a booking", "not book", "dont book"],
+        );
+        let asks =
+            has_any(text, &["book", "booking", "reserve", "reservation", "tickets", "ticket", "booked", "reserved"]);
         self.wants_booking = (self.wants_booking || asks || about) && !declined;
         about || asks && !declined
     }
@@ -292,14 +323,29 @@ fn means(domain: &str, slot: &str, mention: &Mention, text: &str) -> bool {
 /// Attributes that a sentence asks for.
 fn requests(sentence: &Sentence, domain: &str) -> Vec<&'static str> {
     let asks = sentence.question
-        || has_any(&sentence.words, &["i need the", "get the", "give me", "tell me", "what is", "also need the", "have the", "the phone number"]);
-    let wishes = has_any(&sentence.words, &["find", "looking for", "are there any", "with free", "with wifi", "with parking"]);
+        || has_any(
+            &sentence.words,
+            &[
+                "i need the",
+                "get the",
+                "give me",
+                "tell me",
+                "what is",
+                "also need the",
+                "have the",
+                "the phone number",
+            ],
+        );
+    let wishes =
+        has_any(&sentence.words, &["find", "looking for", "are there any", "with free", "with wifi", "with parking"]);
     if !asks || wishes {
         return Vec::new();
     }
     let mut found: Vec<&'static str> = Vec::new();
     for (slot, phrases) in ATTRIBUTES {
-        if has_any(&sentence.words, phrases) && !(*slot == "price" && (domain != "train" || found.contains(&"pricerange"))) {
+        if has_any(&sentence.words, phrases)
+            && !(*slot == "price" && (domain != "train" || found.contains(&"pricerange")))
+        {
             found.push(slot);
         }
     }
@@ -350,7 +396,8 @@ mod tests {
 
     #[test]
     fn restaurants_are_understood() {
-        let (beliefs, effect) = heard(&["I need a cheap Thai restaurant in the north.", "Book it for two people on friday at 18:00."]);
+        let (beliefs, effect) =
+            heard(&["I need a cheap Thai restaurant in the north.", "Book it for two people on friday at 18:00."]);
         let belief = beliefs.of("restaurant");
         assert_eq!(pairs(&belief.info), [("area", "north"), ("food", "thai"), ("pricerange", "cheap")]);
         assert_eq!(pairs(&belief.book), [("day", "friday"), ("people", "2"), ("time", "18:00")]);
@@ -370,20 +417,24 @@ mod tests {
     fn hotels_are_understood() {
         let (beliefs, _) = heard(&["i want a cheap 4 star guest house with free wifi without parking."]);
         let belief = beliefs.of("hotel");
-        let wanted = [("internet", "yes"), ("parking", "no"), ("pricerange", "cheap"), ("stars", "4"), ("type", "guesthouse")];
+        let wanted =
+            [("internet", "yes"), ("parking", "no"), ("pricerange", "cheap"), ("stars", "4"), ("type", "guesthouse")];
         assert_eq!(pairs(&belief.info), wanted);
     }
 
     #[test]
     fn waived_slots_go_and_later_values_win() {
-        let (beliefs, _) =
-            heard(&["i want a cheap thai restaurant.", "ok, then it can serve korean food. i do not care about the price range."]);
+        let (beliefs, _) = heard(&[
+            "i want a cheap thai restaurant.",
+            "ok, then it can serve korean food. i do not care about the price range.",
+        ]);
         assert_eq!(pairs(&beliefs.of("restaurant").info), [("food", "korean")]);
     }
 
     #[test]
     fn requests_are_no_constraints() {
-        let (beliefs, effect) = heard(&["i need a place to stay in the north.", "what is the phone number and the internet?"]);
+        let (beliefs, effect) =
+            heard(&["i need a place to stay in the north.", "what is the phone number and the internet?"]);
         assert_eq!(effect.requests, ["phone", "internet"]);
         assert_eq!(pairs(&beliefs.of("hotel").info), [("area", "north")]);
     }

@@ -123,7 +123,9 @@ fn read_call(body: &str) -> (Command, &str) {
     let Some(Ok(Value::Object(call))) = values.next() else { return malformed(body, end) };
     let rest = &body[open + values.byte_offset()..];
     let rest = match rest.find(COMMAND_END) {
-        Some(end) if next_keyword(&rest[..end]).is_none() && word_at(&rest[..end], API_RETURN).is_none() => &rest[end + COMMAND_END.len()..],
+        Some(end) if next_keyword(&rest[..end]).is_none() && word_at(&rest[..end], API_RETURN).is_none() => {
+            &rest[end + COMMAND_END.len()..]
+        }
         _ => rest,
     };
     let command = match (call.get("name"), call.get("parameters")) {
@@ -162,13 +164,18 @@ mod tests {
         let reply = "Sure! PLAN find it APICALL {\"name\": \"search_hotel\", \"parameters\": {}}\nAPIRETURN [] <COMMAND_END> SPEAK hi";
         let commands = parse(reply);
         assert_eq!(commands.len(), 2, "{commands:?}");
-        assert_eq!(parse("SPEAK I PLANNED to SPEAK up. <COMMAND_END>"), [Command::Speak("I PLANNED to SPEAK up.".into())]);
+        assert_eq!(
+            parse("SPEAK I PLANNED to SPEAK up. <COMMAND_END>"),
+            [Command::Speak("I PLANNED to SPEAK up.".into())]
+        );
         assert_eq!(parse("PLAN a\nSPEAK b"), [Command::Plan("a".into()), Command::Speak("b".into())]);
     }
 
     #[test]
     fn calls_that_are_none_are_malformed() {
-        for text in ["APICALL search <COMMAND_END>", "APICALL {\"name\": 3} <COMMAND_END>", "APICALL {\"name\": <COMMAND_END>"] {
+        for text in
+            ["APICALL search <COMMAND_END>", "APICALL {\"name\": 3} <COMMAND_END>", "APICALL {\"name\": <COMMAND_END>"]
+        {
             assert!(matches!(parse(text).as_slice(), [Command::Malformed(_)]), "{text}");
         }
         assert!(parse("hello").is_empty() && parse("").is_empty());

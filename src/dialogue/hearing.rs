@@ -1,6 +1,6 @@
 //! What an agent's utterance says, heard by keywords: so that the agenda user understands any agent.
 
-use super::lexicon::{Lexicon, find, has_any, words, worded_slots};
+use super::lexicon::{Lexicon, find, has_any, worded_slots, words};
 
 /// What an utterance says about the domain that is being talked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,27 +22,97 @@ pub struct Heard {
 }
 
 const NEGATIONS: &[&str] = &[
-    "sorry", "unfortunately", "no", "not", "cannot", "cant", "couldnt", "unable", "failed", "nothing", "none", "isnt",
-    "arent", "doesnt", "dont", "unavailable", "unsuccessful", "regret", "afraid", "havent", "wasnt", "without",
+    "sorry",
+    "unfortunately",
+    "no",
+    "not",
+    "cannot",
+    "cant",
+    "couldnt",
+    "unable",
+    "failed",
+    "nothing",
+    "none",
+    "isnt",
+    "arent",
+    "doesnt",
+    "dont",
+    "unavailable",
+    "unsuccessful",
+    "regret",
+    "afraid",
+    "havent",
+    "wasnt",
+    "without",
 ];
 
 const FINDING: &[&str] = &[
-    "find", "found", "match", "matches", "matching", "results", "result", "available", "options", "any", "there are",
-    "there is", "there were", "have", "exist", "nothing", "none", "returned", "locate", "meet", "meets", "fit", "fits",
+    "find",
+    "found",
+    "match",
+    "matches",
+    "matching",
+    "results",
+    "result",
+    "available",
+    "options",
+    "any",
+    "there are",
+    "there is",
+    "there were",
+    "have",
+    "exist",
+    "nothing",
+    "none",
+    "returned",
+    "locate",
+    "meet",
+    "meets",
+    "fit",
+    "fits",
 ];
 
 const BOOKING: &[&str] =
     &["book", "booked", "booking", "bookings", "reserve", "reserved", "reservation", "tickets", "table", "room"];
 
 const BOOKED: &[&str] = &[
-    "reference", "booked", "reserved", "confirmed", "confirmation", "booking was successful", "booking is complete",
-    "successfully", "reservation is", "reservation has been", "booking has been",
+    "reference",
+    "booked",
+    "reserved",
+    "confirmed",
+    "confirmation",
+    "booking was successful",
+    "booking is complete",
+    "successfully",
+    "reservation is",
+    "reservation has been",
+    "booking has been",
 ];
 
 const OFFERING: &[&str] = &[
-    "found", "recommend", "recommended", "suggest", "how about", "there is", "there are", "i have", "would you like to book",
-    "shall i book", "it is a", "is a", "located", "matches", "leaves", "arrives", "departs", "leaving", "arriving", "should i book",
-    "do you want me to book", "would you like me to book", "available",
+    "found",
+    "recommend",
+    "recommended",
+    "suggest",
+    "how about",
+    "there is",
+    "there are",
+    "i have",
+    "would you like to book",
+    "shall i book",
+    "it is a",
+    "is a",
+    "located",
+    "matches",
+    "leaves",
+    "arrives",
+    "departs",
+    "leaving",
+    "arriving",
+    "should i book",
+    "do you want me to book",
+    "would you like me to book",
+    "available",
 ];
 
 /// Hears an utterance. `domain` is the domain that the customer is talking about.
@@ -122,10 +192,14 @@ fn push_sentence(text: &str, question: bool, out: &mut Vec<Sentence>) {
 /// The words by which a slot is asked for.
 fn slot_words(domain: &str, slot: &str) -> &'static [&'static str] {
     match (domain, slot) {
-        (_, "area") => &["area", "part of town", "part of the city", "side of town", "location", "where in town", "region"],
+        (_, "area") => {
+            &["area", "part of town", "part of the city", "side of town", "location", "where in town", "region"]
+        }
         (_, "pricerange") => &["price", "pricerange", "price range", "budget", "how expensive", "cost"],
         (_, "food") => &["food", "cuisine", "kind of restaurant", "type of restaurant", "cuisines"],
-        ("hotel", "type") => &["hotel or guesthouse", "hotel or a guesthouse", "guesthouse or hotel", "type", "kind of place"],
+        ("hotel", "type") => {
+            &["hotel or guesthouse", "hotel or a guesthouse", "guesthouse or hotel", "type", "kind of place"]
+        }
         (_, "type") => &["type", "kind", "sort", "types", "interested in", "what would you like to see"],
         (_, "stars") => &["star", "stars", "rating"],
         (_, "internet") => &["internet", "wifi"],
@@ -135,12 +209,38 @@ fn slot_words(domain: &str, slot: &str) -> &'static [&'static str] {
         ("train", "leaveAt") => &["time", "leave", "leave after", "departure time", "depart after", "when"],
         ("train", "arriveBy") => &["time", "arrive", "arrive by", "arrival time", "arrival", "when"],
         ("restaurant", "time") => &["time", "when"],
-        (_, "people") => &["people", "guests", "party", "tickets", "persons", "passengers", "how many of you", "many seats"],
+        (_, "people") => {
+            &["people", "guests", "party", "tickets", "persons", "passengers", "how many of you", "many seats"]
+        }
         (_, "stay") => &["nights", "how long", "length of stay", "long will you"],
-        (_, "departure") => &["departure", "departing", "depart from", "leaving from", "leave from", "from where", "where from",
-            "coming from", "where are you leaving", "travelling from", "traveling from"],
-        (_, "destination") => &["destination", "going to", "to where", "where to", "arriving at", "arrive at", "heading to",
-            "headed to", "go to", "where are you going", "where would you like to go", "travelling to", "traveling to"],
+        (_, "departure") => &[
+            "departure",
+            "departing",
+            "depart from",
+            "leaving from",
+            "leave from",
+            "from where",
+            "where from",
+            "coming from",
+            "where are you leaving",
+            "travelling from",
+            "traveling from",
+        ],
+        (_, "destination") => &[
+            "destination",
+            "going to",
+            "to where",
+            "where to",
+            "arriving at",
+            "arrive at",
+            "heading to",
+            "headed to",
+            "go to",
+            "where are you going",
+            "where would you like to go",
+            "travelling to",
+            "traveling to",
+        ],
         _ => &[],
     }
 }
@@ -161,7 +261,10 @@ pub fn asked_slots(text: &str, domain: &str) -> Vec<&'static str> {
     let mut asked = Vec::new();
     for sentence in sentences(text) {
         let asks = sentence.question
-            || has_any(&sentence.words, &["which", "what", "how many", "please tell", "let me know", "i need to know", "please provide"]);
+            || has_any(
+                &sentence.words,
+                &["which", "what", "how many", "please tell", "let me know", "i need to know", "please provide"],
+            );
         if !asks {
             continue;
         }

@@ -238,12 +238,12 @@ mod tests {
             ),
             (
                 TWO.replace("\"goal\": {}}", "\"goal\": []}"),
-                "dialogue `B.json` (1 dialogues before it): invalid type: sequence, expected a map at line 4 column 107",
+                "dialogue `B.json` (1 dialogues before it): invalid type: sequence, expected a map at line 4 column 112",
             ),
             (TWO.replace("B.json", "A.json"), "dialogue `A.json` (1 dialogues before it) stands in the corpus twice"),
             (
                 "[]".to_owned(),
-                "corpus of dialogues (0 dialogues read): invalid type: sequence, expected an object of dialogues by their names at line 1 column 0",
+                "corpus of dialogues (0 dialogues read): invalid type: sequence, expected an object of dialogues by their names at line 1 column 1",
             ),
             (
                 TWO[..TWO.len() - 1].to_owned(),

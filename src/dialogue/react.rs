@@ -86,7 +86,12 @@ impl ReactAgent {
     ///
     /// # Errors
     /// When the model gives no reply: then `chat` and `session` hold what was done before it.
-    pub async fn turn(&self, chat: &mut Vec<Message>, session: &mut Session, seed: u64) -> Result<AgentTurn, ModelError> {
+    pub async fn turn(
+        &self,
+        chat: &mut Vec<Message>,
+        session: &mut Session,
+        seed: u64,
+    ) -> Result<AgentTurn, ModelError> {
         let mut usage = Usage::default();
         for attempt in 0..self.tries {
             let request = ChatRequest {
@@ -127,7 +132,8 @@ fn perform(reply: &str, chat: &mut Vec<Message>, session: &mut Session) -> Optio
     if !acted {
         // A plan without a deed, or no command at all: the model sees what it wrote and what is wrong with it, so that the
         // next try is not the same request again (quirk Q26).
-        let text = if written.is_empty() { reply.replace(COMMAND_END, "").trim().to_owned() } else { written.join(" ") };
+        let text =
+            if written.is_empty() { reply.replace(COMMAND_END, "").trim().to_owned() } else { written.join(" ") };
         chat.push(Message::assistant(text));
         chat.push(observed(NO_COMMAND));
     }

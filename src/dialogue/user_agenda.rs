@@ -139,7 +139,8 @@ impl AgendaUser {
         self.failing = !goal.fail_info.is_empty();
         self.failing_book = !goal.fail_book.is_empty();
         let wanted = self.wanted(goal);
-        let in_parts = wanted.len() >= 3 && !self.failing && !self.failing_book && goals.len() <= 2 && rng.random_bool(0.3);
+        let in_parts =
+            wanted.len() >= 3 && !self.failing && !self.failing_book && goals.len() <= 2 && rng.random_bool(0.3);
         let count = if in_parts { wanted.len() - rng.random_range(1..wanted.len() - 1) } else { wanted.len() };
         let first: Vec<say::Said> = wanted.iter().take(count).map(pair).collect();
         self.told.extend(first.iter().map(|(slot, _)| (*slot).to_owned()));
@@ -359,7 +360,11 @@ impl AgendaUser {
             .filter(|slot| !matches!(*slot, "name" | "people" | "stay" | "time") && !(booking && *slot == "day"))
             .collect();
         if parts.is_empty() && free.is_empty() {
-            return if goal.book.is_empty() { "i do not need a booking.".to_owned() } else { "please go on.".to_owned() };
+            return if goal.book.is_empty() {
+                "i do not need a booking.".to_owned()
+            } else {
+                "please go on.".to_owned()
+            };
         }
         if !free.is_empty() && (parts.is_empty() || free.len() <= 2) {
             parts.push(say::waive(&free));
@@ -384,7 +389,10 @@ fn booking_slots(domain: &str, slots: &[Slot]) -> Vec<Slot> {
         "train" => &["people"],
         _ => &[],
     };
-    known.iter().filter_map(|name| slots.iter().find(|slot| slot.name == *name && is_constraint(slot)).cloned()).collect()
+    known
+        .iter()
+        .filter_map(|name| slots.iter().find(|slot| slot.name == *name && is_constraint(slot)).cloned())
+        .collect()
 }
 
 fn farewell(text: String) -> UserTurn {

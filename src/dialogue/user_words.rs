@@ -57,9 +57,13 @@ fn amenity(what: &str, value: &str) -> String {
 
 fn train(slots: &[Said<'_>]) -> String {
     let mut out = "a train".to_owned();
-    for (slot, lead) in
-        [("departure", " from "), ("destination", " to "), ("day", " on "), ("leaveAt", " leaving after "), ("arriveBy", " arriving by ")]
-    {
+    for (slot, lead) in [
+        ("departure", " from "),
+        ("destination", " to "),
+        ("day", " on "),
+        ("leaveAt", " leaving after "),
+        ("arriveBy", " arriving by "),
+    ] {
         if let Some(value) = value(slots, slot) {
             out.push_str(lead);
             out.push_str(value);
@@ -107,7 +111,10 @@ pub fn open(rng: &mut ChaCha8Rng, thing: &str, first: bool) -> String {
     let lead = if first {
         one_of(rng, &["i need ", "i am looking for ", "can you find me ", "i want ", "please find me "])
     } else {
-        one_of(rng, &["thanks. i also need ", "great. now i need ", "thank you. i am also looking for ", "ok. i also want "])
+        one_of(
+            rng,
+            &["thanks. i also need ", "great. now i need ", "thank you. i am also looking for ", "ok. i also want "],
+        )
     };
     format!("{lead}{thing}{}", if lead.starts_with("can") { "?" } else { "." })
 }
@@ -229,11 +236,20 @@ mod tests {
         );
         assert_eq!(thing("hotel", &[("stars", "4"), ("parking", "yes")]), "a 4 star place to stay with free parking");
         assert_eq!(
-            thing("train", &[("day", "friday"), ("departure", "ely"), ("destination", "norwich"), ("arriveBy", "10:00")]),
+            thing(
+                "train",
+                &[("day", "friday"), ("departure", "ely"), ("destination", "norwich"), ("arriveBy", "10:00")]
+            ),
             "a train from ely to norwich on friday arriving by 10:00"
         );
         assert_eq!(thing("restaurant", &[("food", "italian")]), "an italian restaurant");
-        assert_eq!(clauses("restaurant", &[("pricerange", "cheap"), ("area", "north")]), "be cheap and be in the north");
-        assert_eq!(details(&[("people", "2"), ("day", "friday"), ("time", "18:00")]), "for 2 people on friday at 18:00");
+        assert_eq!(
+            clauses("restaurant", &[("pricerange", "cheap"), ("area", "north")]),
+            "be cheap and be in the north"
+        );
+        assert_eq!(
+            details(&[("people", "2"), ("day", "friday"), ("time", "18:00")]),
+            "for 2 people on friday at 18:00"
+        );
     }
 }

@@ -1,6 +1,10 @@
 //! Trees that others recorded: full lists of messages with marks, turned into rows that share their prefixes.
 
+use std::io::{Read, Seek};
+
 use serde::Deserialize;
+use zip::ZipArchive;
+use zip::result::ZipError;
 
 use super::node::NodeRow;
 use super::tree::Outcome;
@@ -12,6 +16,15 @@ pub enum ImportError {
     /// The file's name does not say which dialogue it holds.
     #[error("`{0}` is not named `…_DIALOGUE.json`")]
     Name(String),
+    /// The archive is damaged, or is none.
+    #[error("the archive is damaged: {0}")]
+    Archive(#[from] ZipError),
+    /// A file in the archive could not be unpacked.
+    #[error("cannot unpack `{name}`: {source}")]
+    Unpack { name: String, source: std::io::Error },
+    /// Two files hold the same dialogue.
+    #[error("`{0}` stands twice in the archive")]
+    Twice(String),
     /// The file's text is not a record.
     #[error("`{name}` is not a recorded tree: {source}")]
     Record { name: String, source: serde_json::Error },
@@ -41,6 +54,32 @@ pub fn dialogue_of(name: &str) -> Result<&str, ImportError> {
 /// Reads one file's text.
 pub fn parse(name: &str, text: &[u8]) -> Result<RecordedTree, ImportError> {
     serde_json::from_slice(text).map_err(|source| ImportError::Record { name: name.to_owned(), source })
+}
+
+/// The trees of a zip archive, each as its rows, in the order of the dialogues' names; what is no `.json` is passed over.
+///
+/// Each dialogue is named `DIALOGUE.json`, as MultiWOZ names it.
+pub fn archive<R: Read + Seek>(
+    zip: R,
+) -> Result<impl ExactSizeIterator<Item = Result<Vec<NodeRow>, ImportError>>, ImportError> {
+    let mut zip = ZipArchive::new(zip)?;
+    let mut files = Vec::new();
+    for name in zip.file_names() {
+        let name = name?.into_owned();
+        if name.ends_with(".json") && !name.starts_with("__MACOSX/") {
+            files.push((dialogue_of(&name)?.to_owned(), name));
+        }
+    }
+    files.sort();
+    if let Some(pair) = files.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(ImportError::Twice(pair[0].0.clone()));
+    }
+    Ok(files.into_iter().map(move |(dialogue, name)| {
+        let mut text = Vec::new();
+        let unpacked = zip.by_name(&name)?.read_to_end(&mut text);
+        unpacked.map_err(|source| ImportError::Unpack { name: name.clone(), source })?;
+        Ok(rows(&format!("{dialogue}.json"), &parse(&name, &text)?))
+    }))
 }
 
 /// The rows of a recorded tree, one a record in the order of recording; of an empty tree one row without an order.

@@ -4,8 +4,11 @@
 //! ([`node`]), and the rows become training data ([`sft_data`], [`kto_data`]).
 
 #[cfg(test)]
-mod golden;
+mod authors_tests;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod import;
+pub mod kto_data;
 pub mod node;
 pub mod paths;
 #[cfg(test)]
@@ -14,6 +17,7 @@ pub mod rules;
 pub mod search;
 #[cfg(test)]
 mod search_tests;
+pub mod sft_data;
 pub mod simulation;
 pub mod tree;
 

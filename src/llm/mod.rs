@@ -2,9 +2,9 @@
 
 pub mod drive;
 pub mod http;
+pub mod local;
 pub mod scripted;
 mod wire;
-pub mod local;
 
 use futures_util::future::LocalBoxFuture;
 

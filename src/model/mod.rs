@@ -13,6 +13,8 @@ pub mod layer;
 pub mod prefix;
 mod rope;
 pub mod sample;
+#[cfg(test)]
+mod speed;
 pub mod tokenizer;
 pub mod weights;
 

@@ -68,9 +68,11 @@ fn all_splits() -> Vec<Split> {
 impl Stage for ToolwozConvert {
     const KIND: &'static str = "toolwoz.convert";
     const VERSION: u32 = 1;
-    const EXAMPLE: &'static str = "kind: toolwoz.convert
-in: {corpus: woz.files}
-with: {compat: fixed, splits: [train, test]}
+    const EXAMPLE: &'static str = "\
+toolwoz:
+  kind: toolwoz.convert
+  in: {corpus: woz.files}
+  with: {compat: fixed, splits: [train, test]}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
@@ -132,5 +134,135 @@ fn say(report: &Report, context: &Context) {
     context.figure("dialogues_without_goals", report.without_goals as f64);
     for (domain, count) in DOMAINS.iter().zip(report.unrecorded_bookings) {
         context.figure(format!("unrecorded_bookings_{domain}"), count as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::stage::{Endpoint, Input, Notice, Profile};
+    use crate::table;
+    use std::io::{Cursor, Write};
+    use std::path::{Path, PathBuf};
+    use std::sync::{Arc, Mutex};
+
+    struct Nowhere;
+
+    impl Profile for Nowhere {
+        fn device(&self) -> &str {
+            "cpu"
+        }
+
+        fn endpoint(&self, _: &str) -> Option<Endpoint> {
+            None
+        }
+    }
+
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multiwoz")
+    }
+
+    fn run(stage: &ToolwozConvert, corpus: &Path, out: &Path) -> anyhow::Result<Vec<Notice>> {
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&notices);
+        let context = Context {
+            inputs: vec![Input { name: "corpus".to_owned(), path: corpus.to_owned() }],
+            out: out.to_owned(),
+            scratch: out.to_owned(),
+            project: out.to_owned(),
+            profile: Arc::new(Nowhere),
+            stop: Arc::default(),
+            notify: Arc::new(move |notice| heard.lock().unwrap().push(notice)),
+        };
+        stage.run(&context)?;
+        Ok(notices.lock().unwrap().clone())
+    }
+
+    fn all() -> ToolwozConvert {
+        ToolwozConvert { compat: Compat::Fixed, splits: all_splits(), limit: None }
+    }
+
+    #[test]
+    fn writes_tasks_and_world_byte_for_byte_the_same_from_files_and_from_an_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = folder.path().join("packed");
+        crate::fs::create_dir_all(packed.join("db")).unwrap();
+        for path in crate::fs::list(corpus()).unwrap() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name == "data.json" {
+                let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+                for (name, bytes) in [("delex.json", vec![1]), ("MULTIWOZ2/data.json", crate::fs::read(&path).unwrap())]
+                {
+                    zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+                    zip.write_all(&bytes).unwrap();
+                }
+                crate::fs::write_whole(packed.join("dataset.zip"), zip.finish().unwrap().get_ref()).unwrap();
+            } else {
+                crate::fs::copy(&path, packed.join("db").join(name)).unwrap();
+            }
+        }
+        let mut outputs = Vec::new();
+        for (name, corpus) in [("a", corpus()), ("b", packed)] {
+            let out = folder.path().join(name);
+            crate::fs::create_dir_all(&out).unwrap();
+            let notices = run(&all(), &corpus, &out).unwrap();
+            assert!(notices.contains(&Notice::Figure { name: "dialogues".to_owned(), value: 25.0 }));
+            outputs.push([
+                crate::fs::read(out.join("tasks.parquet")).unwrap(),
+                crate::fs::read(out.join("world.parquet")).unwrap(),
+            ]);
+        }
+        assert_eq!(outputs[0], outputs[1]);
+        let world: Vec<WorldItem> = table::read(&folder.path().join("a/world.parquet")).unwrap();
+        assert_eq!(world.iter().filter(|item| item.part == "tool").count(), 8);
+        assert_eq!(world.len(), 33 + 79 + 416 + 110 + 8);
+    }
+
+    #[test]
+    fn takes_the_first_tasks_of_the_parts_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        run(&all(), &corpus(), folder.path()).unwrap();
+        let tasks: Vec<Task> = table::read(&folder.path().join("tasks.parquet")).unwrap();
+        assert_eq!(tasks.len(), 25);
+        run(&ToolwozConvert { splits: vec![Split::Test], limit: Some(2), ..all() }, &corpus(), folder.path()).unwrap();
+        let some: Vec<Task> = table::read(&folder.path().join("tasks.parquet")).unwrap();
+        let expected: Vec<Task> = tasks.into_iter().filter(|task| task.split == "test").take(2).collect();
+        assert_eq!(some, expected);
+    }
+
+    #[test]
+    fn says_what_a_folder_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = run(&all(), folder.path(), folder.path()).unwrap_err().to_string();
+        assert!(
+            message.ends_with("neither itself nor in its folders") && message.contains("`hotel_db.json`"),
+            "{message}"
+        );
+        for path in crate::fs::list(corpus()).unwrap() {
+            crate::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        crate::fs::write_whole(
+            folder.path().join("data.json"),
+            b"{\"A.json\": {\"goal\": {\"taxi\": 1}, \"log\": []}}",
+        )
+        .unwrap();
+        let message = run(&all(), folder.path(), folder.path()).unwrap_err().to_string();
+        let expected = "dialogue `A.json` (0 dialogues before it): `goal.taxi` is a number, expected an object";
+        assert!(message.ends_with(expected), "{message}");
+        crate::fs::create_dir_all(folder.path().join("copy")).unwrap();
+        crate::fs::copy(folder.path().join("data.json"), folder.path().join("copy/data.json")).unwrap();
+        let message = run(&all(), folder.path(), folder.path()).unwrap_err().to_string();
+        assert!(message.starts_with("two files are called `data.json`: "), "{message}");
+    }
+
+    #[test]
+    fn the_example_is_a_stage_and_parameters_are_checked() {
+        let example: serde_json::Value = serde_yaml::from_str(ToolwozConvert::EXAMPLE).unwrap();
+        let stage: ToolwozConvert = serde_json::from_value(example["with"].clone()).unwrap();
+        assert_eq!((stage.splits.as_slice(), stage.check()), ([Split::Train, Split::Test].as_slice(), Vec::new()));
+        let bad = ToolwozConvert { splits: vec![], limit: Some(0), ..all() };
+        assert_eq!(bad.check().iter().map(|problem| problem.field.as_str()).collect::<Vec<_>>(), ["splits", "limit"]);
+        let twice = ToolwozConvert { splits: vec![Split::Val, Split::Val], ..all() };
+        assert_eq!(twice.check().len(), 1);
     }
 }

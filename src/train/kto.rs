@@ -148,20 +148,19 @@ fn step(model: &Decoder, batches: &[&[Prepared]], kto: &KtoSettings, workers: &W
             jobs.push((model.clone(), *batch, *kl, part));
         }
     }
-    let results = workers.map(jobs, |(model, batch, kl, part)| part_step(model, batch, kl, part, kto, batches.len()));
-    let mut figures = Figures::default();
-    let (mut total, mut gradients) = (0.0, Vec::new());
-    for result in results {
-        total += result.loss;
-        gradients.push(result.gradients);
+    let work = |(model, batch, kl, part)| part_step(model, batch, kl, part, kto, batches.len());
+    let (mut loss, mut gradients, mut figures) = (0.0, Gradients::default(), Figures::default());
+    workers.in_order(jobs, work, |result| {
+        loss += result.loss;
+        gradients.add(result.gradients);
         figures.add(&result.policy, &result.rows, kto.constants.beta);
-    }
+    });
     let rows = || batches.iter().copied().flatten().map(|row| row.row);
     let kl = (kto.loss == KtoLoss::Kto).then(|| kls.iter().sum::<f64>() / kls.len() as f64);
     Measured {
-        gradients: Gradients::sum(gradients),
+        gradients,
         row: figures.row(TrainLog {
-            loss: total,
+            loss,
             tokens: rows().map(|row| row.sequence.ids.len() as u64).sum(),
             scored_tokens: rows().map(|row| row.sequence.scored_tokens() as u64).sum(),
             kl,

@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 /// The gradients of a module's float parameters in visiting order, each flat; `None` where a parameter got none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Gradients(Vec<Option<Tensor<1>>>);
 
 impl Gradients {
@@ -28,18 +28,18 @@ impl Gradients {
         Self(collect.found)
     }
 
-    /// The sum of gradients of one module, added in their order; none give an empty list.
-    #[must_use]
-    pub fn sum(all: impl IntoIterator<Item = Self>) -> Self {
-        all.into_iter().reduce(Self::plus).unwrap_or_else(|| Self(Vec::new()))
-    }
-
-    fn plus(self, other: Self) -> Self {
-        let add = |pair| match pair {
-            (Some(left), Some(right)) => Some(left + right),
-            (left, right) => left.or(right),
-        };
-        Self(self.0.into_iter().zip(other.0).map(add).collect())
+    /// Adds gradients of the same module; to none at all, they are the sum.
+    pub fn add(&mut self, other: Self) {
+        if self.0.is_empty() {
+            *self = other;
+            return;
+        }
+        for (sum, new) in self.0.iter_mut().zip(other.0) {
+            *sum = match (sum.take(), new) {
+                (Some(left), Some(right)) => Some(left + right),
+                (left, right) => left.or(right),
+            };
+        }
     }
 
     /// The L2 norm over all gradients together.
@@ -228,4 +228,112 @@ pub fn with_parameters<M: Module>(module: M, values: Vec<Tensor<1>>) -> M {
         }
     }
     module.map(&mut Put(values.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    /// A matrix, which decays, and a vector, which does not.
+    #[derive(Module, Debug)]
+    struct Two {
+        matrix: Param<Tensor<2>>,
+        vector: Param<Tensor<1>>,
+    }
+
+    fn two(matrix: [[f32; 2]; 1], vector: [f32; 2]) -> Two {
+        let device = Device::flex();
+        Two {
+            matrix: Param::from_tensor(Tensor::from_data(matrix, &device)),
+            vector: Param::from_tensor(Tensor::from_data(vector, &device)),
+        }
+    }
+
+    fn gradients(values: &[[f32; 2]]) -> Gradients {
+        let one = |value: &[f32; 2]| Some(Tensor::from_data(TensorData::new(value.to_vec(), [2]), &Device::flex()));
+        Gradients(values.iter().map(one).collect())
+    }
+
+    fn numbers(module: &Two) -> Vec<f64> {
+        parameters(module)
+            .into_iter()
+            .flat_map(|tensor| tensor.into_data().convert::<f64>().iter::<f64>().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The formula in `f64`, one number at a time.
+    fn by_hand(mut value: f64, gradients: &[f64], rate: f64, decay: f64) -> f64 {
+        let (mut first, mut second) = (0.0, 0.0);
+        for (step, gradient) in gradients.iter().enumerate() {
+            let step = step as i32 + 1;
+            first = 0.9 * first + 0.1 * gradient;
+            second = 0.999 * second + 0.001 * gradient * gradient;
+            value *= 1.0 - rate * decay;
+            let (first_hat, second_hat) = (first / (1.0 - 0.9_f64.powi(step)), second / (1.0 - 0.999_f64.powi(step)));
+            value -= rate * first_hat / (second_hat.sqrt() + 1e-8);
+        }
+        value
+    }
+
+    #[test]
+    fn updates_as_the_formula_says_and_spares_norms_the_decay() {
+        let mut adam = AdamW::new(AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() });
+        let mut module = two([[1.0, -2.0]], [3.0, 0.5]);
+        let steps = [[[0.1, -0.2], [1e-9, 4.0]], [[-0.3, 0.0], [2e-9, -1.0]], [[0.05, 0.7], [0.0, 0.25]]];
+        for step in &steps {
+            module = adam.update(module, gradients(step), 0.01);
+        }
+        let expected = |value: f64, tensor: usize, place: usize, decay: f64| {
+            let gradients: Vec<f64> = steps.iter().map(|step| f64::from(step[tensor][place])).collect();
+            by_hand(value, &gradients, 0.01, decay)
+        };
+        let expected =
+            [expected(1.0, 0, 0, 0.5), expected(-2.0, 0, 1, 0.5), expected(3.0, 1, 0, 0.0), expected(0.5, 1, 1, 0.0)];
+        for (found, expected) in numbers(&module).iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        assert_eq!(adam.steps(), 3);
+    }
+
+    #[test]
+    fn a_parameter_without_a_gradient_stays_and_keeps_the_others_in_place() {
+        let mut adam = AdamW::new(AdamWConfig::default());
+        let gradient = gradients(&[[1.0, 1.0]]).0.pop().unwrap();
+        let module = adam.update(two([[1.0, 2.0]], [3.0, 4.0]), Gradients(vec![None, gradient]), 0.1);
+        let found = numbers(&module);
+        assert_eq!(found[..2], [1.0, 2.0]);
+        assert!((found[2] - 2.9).abs() < 1e-6 && (found[3] - 3.9).abs() < 1e-6, "{found:?}");
+        assert!(adam.moments()[0].is_none() && adam.moments()[1].is_some());
+    }
+
+    #[test]
+    fn the_norm_is_over_all_tensors_and_clipping_brings_it_down() {
+        let gradients = gradients(&[[3.0, 0.0], [0.0, 4.0]]);
+        assert!((gradients.norm() - 5.0).abs() < 1e-6);
+        assert_eq!((clip_factor(5.0, 0.0), clip_factor(0.5, 1.0)), (1.0, 1.0));
+        assert!((gradients.scaled(clip_factor(5.0, 1.0)).norm() - 1.0).abs() < 1e-5);
+        let long = Tensor::<1>::ones([3 * 5 * 4096], &Device::flex());
+        assert!((Gradients(vec![Some(long), None]).norm() - 61440_f64.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn gradients_add_up() {
+        let mut sum = Gradients::default();
+        sum.add(gradients(&[[1.0, 2.0]]));
+        sum.add(Gradients(vec![None]));
+        sum.add(gradients(&[[0.5, -2.0]]));
+        assert!((sum.norm() - 1.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn tracking_shares_the_numbers_and_brings_gradients() {
+        let module = two([[1.0, 2.0]], [3.0, 4.0]);
+        let first = tracked(module.clone());
+        let loss = (first.matrix.val().sum() * first.vector.val().sum()).reshape([1]);
+        let found = Gradients::backward(&first, &loss);
+        assert!((found.norm() - (7.0 * 7.0 * 2.0 + 3.0 * 3.0 * 2.0_f64).sqrt()).abs() < 1e-5);
+        assert_eq!(numbers(&untracked(first)), numbers(&module));
+    }
 }

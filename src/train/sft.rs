@@ -50,16 +50,19 @@ fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
     let total: usize = rows.iter().map(|row| row.scored_tokens()).sum();
     let jobs: Vec<(Decoder, Part)> =
         parts(rows, part_budget(&device(model))).into_iter().map(|part| (model.clone(), part)).collect();
-    let results = workers.map(jobs, |(model, part)| {
+    let work = |(model, part): (Decoder, Part)| {
         let model = tracked(model);
         let part = part.tensors(&device(&model));
         let loss = loss::sft_nll(log_probs(&model, &part), part.weights.clone(), total);
-        let gradients = Gradients::backward(&model, &loss);
-        (host(loss)[0], gradients)
+        (host(loss.clone())[0], Gradients::backward(&model, &loss))
+    };
+    let (mut loss, mut gradients) = (0.0, Gradients::default());
+    workers.in_order(jobs, work, |(part_loss, part_gradients)| {
+        loss += part_loss;
+        gradients.add(part_gradients);
     });
-    let loss = results.iter().map(|(loss, _)| loss).sum();
     Measured {
-        gradients: Gradients::sum(results.into_iter().map(|(_, gradients)| gradients)),
+        gradients,
         row: TrainLog {
             loss,
             tokens: rows.iter().map(|row| row.ids.len() as u64).sum(),
@@ -67,5 +70,53 @@ fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
             ..TrainLog::default()
         },
         dialogues: rows.iter().map(|row| row.dialogue.clone()).collect::<BTreeSet<_>>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::optimise::parameters;
+    use crate::train::tests::{decoder, sequences};
+
+    #[test]
+    fn the_number_of_workers_does_not_touch_a_bit() {
+        let sequences = sequences(40);
+        let rows: Vec<&Sequence> = sequences.iter().collect();
+        let measure = |count: usize| {
+            let measured = step(&decoder(), &rows, &Workers::of(count).unwrap());
+            (measured.row.loss.to_bits(), measured.gradients.norm().to_bits())
+        };
+        assert!(parts(&rows, part_budget(&device(&decoder()))).len() > 4);
+        let alone = measure(0);
+        for count in [1, 2, 5] {
+            assert_eq!(measure(count), alone, "{count} workers");
+        }
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let sequences = sequences(12);
+        let rows: Vec<&Sequence> = sequences.iter().collect();
+        let total = rows.iter().map(|row| row.scored_tokens()).sum();
+        let model = tracked(decoder());
+        let [whole] = &parts(&rows, usize::MAX)[..] else { panic!("one part") };
+        let whole = whole.tensors(&device(&model));
+        // Without the short cut of scored places: logits everywhere, then the scored ones.
+        let logits = model.forward(whole.tokens.clone()); // [rows, width, vocab]
+        let [count, width, vocab] = logits.dims();
+        let logits = logits.reshape([count * width, vocab]).select(0, whole.places.clone());
+        let tokens = loss::token_log_probs(logits, whole.targets.clone());
+        let loss = loss::sft_nll(tokens, whole.weights.clone(), total);
+        let gradients = Gradients::backward(&model, &loss);
+        let measured = step(&decoder(), &rows, &Workers::of(2).unwrap());
+        assert!((host(loss)[0] - measured.row.loss).abs() < 1e-6);
+        let difference = {
+            let mut difference = gradients.clone();
+            difference.add(measured.gradients.scaled(-1.0));
+            difference.norm()
+        };
+        assert!(difference < 1e-5 * gradients.norm().max(1.0), "{difference}");
+        assert_eq!(parameters(&model).len(), 2 + 2 * 9);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-fn decoder() -> Decoder {
+pub(super) fn decoder() -> Decoder {
     let config = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 20, "max_position_embeddings": 256,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
@@ -39,7 +39,7 @@ fn decoder() -> Decoder {
 }
 
 /// Counting upwards from a start that differs: learnable, of differing lengths.
-fn sequences(count: usize) -> Vec<Sequence> {
+pub(super) fn sequences(count: usize) -> Vec<Sequence> {
     let one = |index: usize| {
         let length = 6 + index % 5 * 20;
         Sequence {

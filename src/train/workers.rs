@@ -4,7 +4,8 @@
 //! parts side by side are faster. Results come back in the order of the parts, whichever was done first, so that sums over
 //! them have the same bits on one core and on many.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 
@@ -24,9 +25,34 @@ impl Workers {
     }
 
     /// So many workers.
-    fn of(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub(super) fn of(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
         let one = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
         Ok(Self { pools: (0..count).map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// Does the work on every job and hands the results on in the order of the jobs, each as soon as those before it are in,
+    /// so that few wait at any time.
+    ///
+    /// # Panics
+    /// When the work panics.
+    pub fn in_order<J: Send, T: Send>(&self, jobs: Vec<J>, work: impl Fn(J) -> T + Sync, take: impl FnMut(T) + Send) {
+        if self.pools.is_empty() || jobs.len() < 2 {
+            return jobs.into_iter().map(work).for_each(take);
+        }
+        let queue = Mutex::new(jobs.into_iter().enumerate());
+        let outlet = Mutex::new(Outlet { next: 0, waiting: BTreeMap::new(), take });
+        std::thread::scope(|scope| {
+            for pool in &self.pools {
+                scope.spawn(|| {
+                    pool.install(|| {
+                        while let Some((number, job)) = locked(&queue).next() {
+                            let result = work(job);
+                            locked(&outlet).put(number, result);
+                        }
+                    });
+                });
+            }
+        });
     }
 
     /// Does the work on every job; results are in the order of the jobs.
@@ -34,32 +60,38 @@ impl Workers {
     /// # Panics
     /// When the work panics.
     pub fn map<J: Send, T: Send>(&self, jobs: Vec<J>, work: impl Fn(J) -> T + Sync) -> Vec<T> {
-        if self.pools.is_empty() || jobs.len() < 2 {
-            return jobs.into_iter().map(work).collect();
-        }
-        let mut results: Vec<Option<T>> = jobs.iter().map(|_| None).collect();
-        let queue = Mutex::new(jobs.into_iter().zip(&mut results));
-        let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-        std::thread::scope(|scope| {
-            for pool in &self.pools {
-                scope.spawn(|| {
-                    pool.install(|| {
-                        while let Some((job, result)) = next() {
-                            *result = Some(work(job));
-                        }
-                    });
-                });
-            }
-        });
-        drop(queue);
-        results.into_iter().flatten().collect()
+        let mut results = Vec::with_capacity(jobs.len());
+        self.in_order(jobs, work, |result| results.push(result));
+        results
     }
+}
+
+/// Results on their way out: those that are early wait.
+struct Outlet<T, F> {
+    next: usize,
+    waiting: BTreeMap<usize, T>,
+    take: F,
+}
+
+impl<T, F: FnMut(T)> Outlet<T, F> {
+    fn put(&mut self, number: usize, result: T) {
+        self.waiting.insert(number, result);
+        while let Some(result) = self.waiting.remove(&self.next) {
+            (self.take)(result);
+            self.next += 1;
+        }
+    }
+}
+
+/// The lock's content even where another worker panicked: the scope hands that panic on.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tokens (with padding) of one part: small on a processor, where parts run side by side and caches are small; without a
 /// limit elsewhere. It follows from the kind of device alone, never from the number of cores.
 pub fn part_budget(device: &Device) -> usize {
-    if on_cpu(device) { 2048 } else { usize::MAX }
+    if on_cpu(device) { 512 } else { usize::MAX }
 }
 
 fn on_cpu(device: &Device) -> bool {

@@ -1,5 +1,8 @@
 //! Behaviour through the real binary, in projects made for each test.
 
 mod bad;
+mod engine;
+mod kinds;
+mod layers;
 mod orphans;
 mod project;
