@@ -11,6 +11,7 @@ pub mod config;
 pub mod dataset;
 pub mod dialogue;
 pub mod engine;
+pub mod eval;
 pub mod examples;
 pub mod fs;
 pub mod josh;

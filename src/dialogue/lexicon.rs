@@ -18,15 +18,81 @@ pub fn worded_slots(domain: &str) -> &'static [&'static str] {
 
 /// Cuisines that customers ask for although no restaurant may serve them.
 const CUISINES: &[&str] = &[
-    "african", "american", "asian", "australian", "austrian", "bavarian", "belgian", "brazilian", "british", "caribbean",
-    "catalan", "chinese", "corsican", "creative", "crossover", "cuban", "danish", "english", "eritrean", "european",
-    "french", "fusion", "gastropub", "german", "greek", "halal", "hungarian", "indian", "indonesian", "international",
-    "irish", "italian", "jamaican", "japanese", "korean", "kosher", "lebanese", "light bites", "malaysian",
-    "mediterranean", "mexican", "middle eastern", "modern american", "modern european", "moroccan", "new zealand",
-    "north american", "panasian", "persian", "polish", "polynesian", "portuguese", "romanian", "russian",
-    "scandinavian", "scottish", "seafood", "singaporean", "south african", "spanish", "sri lankan", "steakhouse",
-    "swedish", "swiss", "thai", "traditional", "turkish", "tuscan", "unusual", "vegetarian", "venetian", "vietnamese",
-    "welsh", "world", "asian oriental",
+    "african",
+    "american",
+    "asian",
+    "australian",
+    "austrian",
+    "bavarian",
+    "belgian",
+    "brazilian",
+    "british",
+    "caribbean",
+    "catalan",
+    "chinese",
+    "corsican",
+    "creative",
+    "crossover",
+    "cuban",
+    "danish",
+    "english",
+    "eritrean",
+    "european",
+    "french",
+    "fusion",
+    "gastropub",
+    "german",
+    "greek",
+    "halal",
+    "hungarian",
+    "indian",
+    "indonesian",
+    "international",
+    "irish",
+    "italian",
+    "jamaican",
+    "japanese",
+    "korean",
+    "kosher",
+    "lebanese",
+    "light bites",
+    "malaysian",
+    "mediterranean",
+    "mexican",
+    "middle eastern",
+    "modern american",
+    "modern european",
+    "moroccan",
+    "new zealand",
+    "north american",
+    "panasian",
+    "persian",
+    "polish",
+    "polynesian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "scandinavian",
+    "scottish",
+    "seafood",
+    "singaporean",
+    "south african",
+    "spanish",
+    "sri lankan",
+    "steakhouse",
+    "swedish",
+    "swiss",
+    "thai",
+    "traditional",
+    "turkish",
+    "tuscan",
+    "unusual",
+    "vegetarian",
+    "venetian",
+    "vietnamese",
+    "welsh",
+    "world",
+    "asian oriental",
 ];
 
 const AREAS: &[&str] = &["centre", "north", "south", "east", "west"];
@@ -36,8 +102,18 @@ const PRICES: &[&str] = &["cheap", "moderate", "expensive"];
 pub const DAYS: &[&str] = &["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
 const ATTRACTIONS: &[&str] = &[
-    "architecture", "boat", "cinema", "college", "concerthall", "entertainment", "museum", "multiple sports", "nightclub",
-    "park", "swimmingpool", "theatre",
+    "architecture",
+    "boat",
+    "cinema",
+    "college",
+    "concerthall",
+    "entertainment",
+    "museum",
+    "multiple sports",
+    "nightclub",
+    "park",
+    "swimmingpool",
+    "theatre",
 ];
 
 /// Spellings that mean one word of the lexicon; longer ones first where one contains another.
@@ -139,7 +215,9 @@ impl Lexicon {
         let mut spelling = BTreeMap::new();
         for domain in world.domains() {
             let slots = worded_slots(domain).iter().copied().chain([unique_key(domain)]);
-            for (slot, value) in slots.flat_map(|slot| world.values(domain, slot).iter().map(move |value| (slot, value))) {
+            for (slot, value) in
+                slots.flat_map(|slot| world.values(domain, slot).iter().map(move |value| (slot, value)))
+            {
                 let form = words(value).trim().to_owned();
                 if form.is_empty() {
                     continue;

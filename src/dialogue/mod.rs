@@ -6,6 +6,7 @@ pub mod belief;
 pub mod command;
 pub mod convert;
 pub mod corpus;
+pub mod demonstrations;
 pub mod episode;
 pub mod hearing;
 pub mod lexicon;

@@ -200,7 +200,7 @@ pub fn write_corpus<E: From<SynthError>>(
     mut each: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<(), E> {
     write_databases(&synthesizer.databases, &folder.join("db")).map_err(E::from)?;
-    let mut lists = Spread { shares: [test, val], due: [0.0; 2], names: [String::new(), String::new()] };
+    let mut lists = Spread { shares: [test, val], due: [0.0, 0.5], names: [String::new(), String::new()] };
     let mut data = Sink::create(&folder.join("data.json")).map_err(E::from)?;
     data.write("{").map_err(E::from)?;
     for index in 0..size {

@@ -154,7 +154,12 @@ fn field(record: &Record, name: &str) -> String {
     record.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn some_of(rng: &mut ChaCha8Rng, record: &Record, slots: &[&'static str], counts: std::ops::RangeInclusive<usize>) -> Slots {
+fn some_of(
+    rng: &mut ChaCha8Rng,
+    record: &Record,
+    slots: &[&'static str],
+    counts: std::ops::RangeInclusive<usize>,
+) -> Slots {
     let mut at: Vec<usize> = (0..slots.len()).collect();
     at.shuffle(rng);
     at.truncate(rng.random_range(counts));

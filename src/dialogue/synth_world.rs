@@ -39,8 +39,16 @@ const SECOND: [[&str; 8]; 3] = [
     ["lodge", "court", "inn", "manor", "villa", "cottage", "rest", "mews"],
     ["gallery", "tower", "arch", "stage", "pavilion", "dome", "yard", "point"],
 ];
-const STREETS: [&str; 8] =
-    ["mill road", "bridge street", "station road", "church lane", "king street", "hill street", "market row", "river lane"];
+const STREETS: [&str; 8] = [
+    "mill road",
+    "bridge street",
+    "station road",
+    "church lane",
+    "king street",
+    "hill street",
+    "market row",
+    "river lane",
+];
 
 /// The databases of a town, domain by domain, as `convert::world_items` takes them.
 pub fn databases(seed: u64) -> Vec<(String, Vec<Record>)> {
@@ -73,8 +81,10 @@ pub fn pick<'a>(rng: &mut ChaCha8Rng, words: &[&'a str]) -> &'a str {
 }
 
 fn names(kind: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<String> {
-    let mut names: Vec<String> =
-        FIRST[kind].iter().flat_map(|first| SECOND[kind].iter().map(move |second| format!("{first} {second}"))).collect();
+    let mut names: Vec<String> = FIRST[kind]
+        .iter()
+        .flat_map(|first| SECOND[kind].iter().map(move |second| format!("{first} {second}")))
+        .collect();
     names.shuffle(rng);
     names.truncate(count);
     names

@@ -114,7 +114,10 @@ impl Stage for CommandRun {
             }
         }
         for file in self.files.iter().filter(|file| !is_plain(file)) {
-            problems.push(Problem::new("files", format!("names `{file}`, which is no plain path below the project's folder")));
+            problems.push(Problem::new(
+                "files",
+                format!("names `{file}`, which is no plain path below the project's folder"),
+            ));
         }
         problems
     }
