@@ -1,17 +1,133 @@
 //! `thresh compare`: what differs between runs.
 
+use std::path::PathBuf;
+
+use anyhow::anyhow;
 use clap::Args;
 
-use super::Outcome;
+use super::{Failure, Outcome, runs, say};
+use crate::engine::fingerprint::changes;
+use crate::engine::history::{self, RunRecord, StageRecord};
+use crate::engine::store::{Found, Manifest, Store};
+use crate::eval::score::Resampling;
+use crate::eval::{self, ScoreRow, Settings, Test};
+use crate::report::{comparison, frame};
+use crate::table::{self, Row};
+
+/// As `eval.compare` does by default.
+const SETTINGS: Settings = Settings {
+    resampling: Resampling { samples: 10_000, confidence: 0.95, seed: 0 },
+    test: Test::Permutation,
+};
 
 #[derive(Args)]
 pub(super) struct CompareArgs {
-    /// Runs by name, the beginning of a name, or `latest`.
+    /// Runs by name or the beginning of one; `latest` is the newest, `latest~1` the one before. The first is the baseline.
     #[arg(num_args = 2.., required = true)]
     runs: Vec<String>,
+    /// The project's folder.
+    #[arg(long, default_value = ".")]
+    project: PathBuf,
+    /// List the dialogues whose outcome differs.
+    #[arg(long)]
+    flips: bool,
 }
 
 pub(super) fn run(args: &CompareArgs) -> Outcome {
-    let _ = &args.runs;
+    let store = runs::store(&args.project)?;
+    let records = history::read(&store)?;
+    let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| choose(&records, name)).collect::<Result<_, _>>()?;
+    let Some((base, others)) = chosen.split_first() else { return Ok(()) };
+    for other in others {
+        parameters(&store, base, other)?;
+    }
+    for stage in &base.stages {
+        scores(&store, stage, &chosen, args.flips)?;
+    }
+    Ok(())
+}
+
+fn choose<'a>(records: &'a [RunRecord], name: &str) -> Result<&'a RunRecord, Failure> {
+    let back = match name.strip_prefix("latest") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix('~').and_then(|count| count.parse::<usize>().ok()),
+        None => None,
+    };
+    let found = match back {
+        Some(back) => records.get(back),
+        None => records.iter().find(|record| record.run.starts_with(name)),
+    };
+    found.ok_or_else(|| Failure::Wrong(anyhow!("there is no run `{name}`; `thresh runs` lists them")))
+}
+
+fn result(store: &Store, stage: &StageRecord) -> Result<Option<Manifest>, Failure> {
+    let Some(fingerprint) = &stage.fingerprint else { return Ok(None) };
+    match store.find(fingerprint)? {
+        Found::Whole(manifest) => Ok(Some(*manifest)),
+        _ => Ok(None),
+    }
+}
+
+/// The stages whose own parameters differ; what differs only because its inputs do is left out.
+fn parameters(store: &Store, base: &RunRecord, other: &RunRecord) -> Outcome {
+    say(format!("{} -> {}", base.run, other.run))?;
+    let mut any = false;
+    for stage in &other.stages {
+        let Some(old) = base.stage(&stage.name) else {
+            say(format!("  {}: only in the second", stage.name))?;
+            any = true;
+            continue;
+        };
+        let (Some(old), Some(new)) = (result(store, old)?, result(store, stage)?) else {
+            say(format!("  {}: without a result in one of them", stage.name))?;
+            any = true;
+            continue;
+        };
+        for change in changes(&old.fields, &new.fields).iter().filter(|change| !change.field.starts_with("in.")) {
+            let (old, new) = (change.old.as_deref().unwrap_or("(absent)"), change.new.as_deref().unwrap_or("(absent)"));
+            say(format!("  {}: {}: {old} -> {new}", stage.name, change.field))?;
+            any = true;
+        }
+    }
+    for stage in base.stages.iter().filter(|stage| other.stage(&stage.name).is_none()) {
+        say(format!("  {}: only in the first", stage.name))?;
+        any = true;
+    }
+    if !any {
+        say("  no parameter differs")?;
+    }
+    Ok(())
+}
+
+/// The score tables that a stage has in every run, against each other; nothing where they are all the same.
+fn scores(store: &Store, stage: &StageRecord, runs: &[&RunRecord], list_flips: bool) -> Outcome {
+    let mut arms: Vec<(String, PathBuf, String)> = Vec::new();
+    for record in runs {
+        let Some(stage) = record.stage(&stage.name) else { return Ok(()) };
+        let Some(manifest) = result(store, stage)? else { return Ok(()) };
+        let Some(artifact) = manifest.outputs.values().find(|artifact| artifact.holds == ScoreRow::TYPE) else {
+            return Ok(());
+        };
+        arms.push((record.run.clone(), store.path(&manifest.fingerprint, artifact), artifact.digest.clone()));
+    }
+    if arms.windows(2).all(|pair| pair[0].2 == pair[1].2) {
+        say(format!("\n{}: the same scores", stage.name))?;
+        return Ok(());
+    }
+    arms.dedup_by(|later, earlier| later.0 == earlier.0);
+    let tables = arms.iter().map(|(run, path, _)| Ok((run.clone(), table::read::<ScoreRow>(path)?)));
+    let tables = tables.collect::<Result<Vec<_>, table::TableError>>()?;
+    say(format!(
+        "\n{}\n{}",
+        stage.name,
+        comparison::render(&eval::compare(&tables, &arms[0].0, SETTINGS)?)
+    ))?;
+    if list_flips {
+        for (run, path, _) in &arms[1..] {
+            for flip in frame::flips(&arms[0].1, path)? {
+                say(format!("  {run}: {}: {} -> {}", flip.dialogue, flip.before, flip.after))?;
+            }
+        }
+    }
     Ok(())
 }

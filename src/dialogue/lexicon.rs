@@ -147,12 +147,13 @@ const SPELLINGS: &[(&str, &str)] = &[
 pub fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push(' ');
-    for c in text.chars() {
+    let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
             '\'' | '’' => {}
-            c if c.is_alphanumeric() || c == ':' => {
-                out.extend(c.to_lowercase().filter(|c| c.is_alphanumeric() || *c == ':'))
-            }
+            ':' if digit(out.chars().next_back()) && digit(chars.peek().copied()) => out.push(':'),
+            c if c.is_alphanumeric() => out.extend(c.to_lowercase().filter(|c| c.is_alphanumeric())),
             _ if out.ends_with(' ') => {}
             _ => out.push(' '),
         }

@@ -6,6 +6,8 @@ pub mod belief;
 pub mod command;
 pub mod convert;
 pub mod corpus;
+pub mod demonstrations;
+pub mod episode;
 pub mod hearing;
 pub mod lexicon;
 pub mod multiwoz;
@@ -17,14 +19,20 @@ pub mod reward;
 pub mod rules;
 pub mod seed;
 pub mod server;
+pub mod synth;
+pub mod synth_goal;
+pub mod synth_world;
 pub mod task;
 pub mod tools;
+pub mod user;
 pub mod user_agenda;
+pub mod user_model;
 pub mod user_words;
 pub mod values;
 pub mod world;
 
 #[cfg(test)]
 mod environment_tests;
+
 #[cfg(test)]
 mod golden_tests;

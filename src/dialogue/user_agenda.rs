@@ -54,6 +54,7 @@ pub struct AgendaUser {
     failing: bool,
     failing_book: bool,
     refusals: u32,
+    in_vain: u32,
     misunderstood: u32,
     last_heard: String,
 }
@@ -88,6 +89,7 @@ impl AgendaUser {
             failing: false,
             failing_book: false,
             refusals: 0,
+            in_vain: 0,
             misunderstood: 0,
             last_heard: String::new(),
         }
@@ -136,6 +138,7 @@ impl AgendaUser {
         self.corrected.clear();
         self.asked = false;
         self.refusals = 0;
+        self.in_vain = 0;
         self.failing = !goal.fail_info.is_empty();
         self.failing_book = !goal.fail_book.is_empty();
         let wanted = self.wanted(goal);
@@ -235,6 +238,11 @@ impl AgendaUser {
             return Some(say::add(rng, &self.clauses(goal, &untold)));
         }
         self.misunderstood += 1;
+        self.in_vain += 1;
+        if self.in_vain > 1 && self.misunderstood < self.patience {
+            // It does not exist, or this agent cannot find it: the rest of the agenda still matters.
+            return self.next_domain(rng);
+        }
         Some(say::add(rng, &self.clauses(goal, &goal.info)))
     }
 

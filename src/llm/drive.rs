@@ -160,7 +160,7 @@ impl<F: Future, I: Iterator<Item = F>, D: FnMut(usize, F::Output)> Crew<F, I, D>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::{Cell, RefCell};
 
     use futures_util::future::LocalBoxFuture;
@@ -175,9 +175,9 @@ mod tests {
 
     /// Answers with the place of the request in its batch, and keeps the seeds of every batch.
     #[derive(Default)]
-    struct Queued {
+    pub(in crate::llm) struct Queued {
         waiting: RefCell<Vec<Waiting>>,
-        batches: RefCell<Vec<Vec<u64>>>,
+        pub(in crate::llm) batches: RefCell<Vec<Vec<u64>>>,
     }
 
     impl ChatModel for Queued {

@@ -1,6 +1,7 @@
 //! Events into what a person or a script reads.
 
 pub mod comparison;
+pub mod frame;
 pub mod json;
 pub mod plain;
 pub mod table;

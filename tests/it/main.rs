@@ -5,4 +5,5 @@ mod bad;
 mod engine;
 mod kinds;
 mod layers;
+mod orphans;
 mod project;

@@ -6,6 +6,7 @@ use super::*;
 use crate::chat::Message;
 use crate::llm::Sampling;
 use crate::llm::drive::drive_here;
+use crate::llm::drive::tests::Queued;
 use crate::server::{Answer, Server};
 
 const SECRET: &str = "sk-very-secret-0123456789";
@@ -164,6 +165,30 @@ fn no_more_calls_in_flight_than_allowed() {
     drive_here(&[&model], 24, jobs, |_, reply| replies += usize::from(reply.is_ok()), &stop).unwrap();
     assert_eq!(replies, 24);
     assert!((2..=4).contains(&server.most_at_once()), "{}", server.most_at_once());
+}
+
+#[test]
+fn a_served_user_and_an_agent_of_our_own() {
+    let server = Server::start(|_, place| good(&place.to_string()).slow(Duration::from_millis(place as u64 % 5)));
+    let (agent, user) = (Queued::default(), model(&server));
+    let models: [&dyn ChatModel; 2] = [&agent, &user];
+    let jobs = (0..20).map(|seed| {
+        let (agent, user) = (&agent, &user);
+        async move {
+            for _ in 0..3 {
+                agent.complete(request(seed)).await?;
+                user.complete(request(seed)).await?;
+            }
+            Ok::<(), ModelError>(())
+        }
+    });
+    let mut done = 0;
+    let stop = AtomicBool::new(false);
+    drive_here(&models, 8, jobs, |_, result| done += usize::from(result.is_ok()), &stop).unwrap();
+    assert_eq!((done, server.requests().len()), (20, 60));
+    assert_eq!(agent.batches.borrow().iter().flatten().count(), 60);
+    // All eight stand at the agent's first turn; later batches depend on when the server answers.
+    assert_eq!(agent.batches.borrow()[0], [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

@@ -1,0 +1,235 @@
+//! One dialogue between a user and an agent, step by step, and what it came to (reference, section 2.5).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, parse};
+use super::react::{AgentTurn, ReactAgent, Usage, observation};
+use super::reward;
+use super::rules::Rules;
+use super::seed::derive;
+use super::server::{Session, TaskError};
+use super::task::Task;
+use super::user::{User, UserState};
+use super::user_agenda::UserTurn;
+use super::world::World;
+use crate::chat::{Message, Role};
+use crate::llm::ModelError;
+use crate::table::Row;
+
+/// Visible messages after which no user speaks any more (reference, section 2.5).
+pub const MESSAGE_LIMIT: usize = 15;
+
+/// Who plays: the same for many dialogues.
+#[derive(Clone)]
+pub struct Cast {
+    /// The customer.
+    pub user: User,
+    /// The agent.
+    pub agent: ReactAgent,
+}
+
+/// A dialogue in progress. Cloning it forks it: the world and the task are shared, the messages copied.
+#[derive(Clone, Debug)]
+pub struct Episode {
+    /// What the customer sees.
+    pub visible: Vec<Message>,
+    /// What the agent sees, without the system message: the customer's texts, its own commands, `APIRETURN`s.
+    pub internal: Vec<Message>,
+    /// The server with its calls.
+    pub session: Session,
+    /// Whether the customer ended the dialogue.
+    pub ended: bool,
+    /// What the agent's replies cost.
+    pub agent_usage: Usage,
+    /// What the user's replies cost.
+    pub user_usage: Usage,
+    user: UserState,
+}
+
+impl Episode {
+    /// A dialogue before its first word.
+    ///
+    /// # Errors
+    /// When the task is none of this environment.
+    pub fn begin(cast: &Cast, world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, TaskError> {
+        Ok(Self {
+            visible: Vec::new(),
+            internal: Vec::new(),
+            user: cast.user.begin(&task),
+            session: Session::new(world, task, rules)?,
+            ended: false,
+            agent_usage: Usage::default(),
+            user_usage: Usage::default(),
+        })
+    }
+
+    /// The customer's turn.
+    ///
+    /// # Errors
+    /// When its model gives no reply: nothing is appended.
+    pub async fn user_step(&mut self, cast: &Cast, seed: u64) -> Result<UserTurn, ModelError> {
+        let (turn, usage) = cast.user.speak(&mut self.user, &self.visible, seed).await?;
+        self.user_usage.add(usage);
+        self.ended = turn.ended;
+        self.visible.push(Message::user(turn.text.clone()));
+        self.internal.push(Message::user(turn.text.clone()));
+        Ok(turn)
+    }
+
+    /// The agent's turn.
+    ///
+    /// # Errors
+    /// When its model gives no reply: what it did before stands in `internal` and `session`.
+    pub async fn agent_step(&mut self, cast: &Cast, seed: u64) -> Result<AgentTurn, ModelError> {
+        let turn = cast.agent.turn(&mut self.internal, &mut self.session, seed).await?;
+        self.agent_usage.add(turn.usage);
+        self.visible.push(Message::assistant(turn.said.clone()));
+        Ok(turn)
+    }
+
+    /// Plays to the end: the customer ends it, or `limit` messages were exchanged before the customer's turn. The seed of a
+    /// step is derived from `seed`, the dialogue's name and the step (quirk Q16).
+    ///
+    /// # Errors
+    /// When a model gives no reply: the dialogue is broken, not lost.
+    pub async fn play(&mut self, cast: &Cast, limit: usize, seed: u64) -> Result<(), ModelError> {
+        let dialogue = self.session.task().dialogue.clone();
+        while self.visible.len() < limit && !self.ended {
+            let step = self.visible.len().to_string();
+            self.user_step(cast, derive(seed, &[&dialogue, "user", &step])).await?;
+            if !self.ended {
+                self.agent_step(cast, derive(seed, &[&dialogue, "agent", &step])).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The dialogue as a row; `broken` says why it could not be played to its end.
+    pub fn row(&self, broken: Option<&ModelError>) -> EpisodeRow {
+        let (task, rules) = (self.session.task(), self.session.rules());
+        let hit = reward::hits(task, self.session.calls(), rules);
+        let success = broken.is_none() && hit.len() == task.goals.len() && !hit.is_empty();
+        EpisodeRow {
+            dialogue: task.dialogue.clone(),
+            split: task.split.clone(),
+            reward: reward::reward(task, self.session.calls(), rules),
+            success,
+            outcome: match (broken, success) {
+                (Some(_), _) => Outcome::Broken,
+                (None, true) => Outcome::Success,
+                (None, false) => Outcome::Failure,
+            },
+            reason: broken.map(ToString::to_string),
+            ended: self.ended,
+            messages: self.visible.clone(),
+            internal: self.internal.clone(),
+            calls: self.calls(),
+            goals: task.goals.iter().map(|goal| goal.api.clone()).collect(),
+            goals_hit: hit.into_iter().map(|goal| goal as u32).collect(),
+            agent_prompt_tokens: self.agent_usage.prompt,
+            agent_completion_tokens: self.agent_usage.completion,
+            user_prompt_tokens: self.user_usage.prompt,
+            user_completion_tokens: self.user_usage.completion,
+        }
+    }
+
+    /// The calls with what the agent saw of them. Commands and recorded calls stand in the same order.
+    fn calls(&self) -> Vec<EpisodeCall> {
+        let (task, rules) = (self.session.task(), self.session.rules());
+        let mut recorded = self.session.calls().iter();
+        let mut calls = Vec::new();
+        for (at, message) in self.internal.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
+            for command in parse(&message.content) {
+                let Command::Call { api, arguments } = command else { continue };
+                let seen = self.internal.get(at + 1).and_then(observation).unwrap_or_default();
+                let hits = recorded.next().map(|call| reward::hits(task, &[call.as_ref()], rules)).unwrap_or_default();
+                calls.push(EpisodeCall {
+                    api,
+                    arguments: super::python_json::dumps(&arguments),
+                    observation: seen.to_owned(),
+                    goals_hit: hits.into_iter().map(|goal| goal as u32).collect(),
+                });
+            }
+        }
+        calls
+    }
+}
+
+/// How a dialogue ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// All goals were reached.
+    Success,
+    /// Not all.
+    Failure,
+    /// A model gave no reply: nothing can be said about the agent.
+    Broken,
+}
+
+/// A call of an agent and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpisodeCall {
+    /// The tool's name as given.
+    pub api: String,
+    /// The arguments as JSON text.
+    pub arguments: String,
+    /// What the agent saw.
+    pub observation: String,
+    /// The goals that this call reaches by itself, as positions in `goals`.
+    pub goals_hit: Vec<u32>,
+}
+
+/// A finished dialogue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeRow {
+    /// The task's dialogue.
+    pub dialogue: String,
+    /// The task's split.
+    pub split: String,
+    /// Goals reached over goals, 0 to 1. Of a broken dialogue: what was reached before it broke, which is no score.
+    pub reward: f64,
+    /// Whether all goals were reached.
+    pub success: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it is broken.
+    pub reason: Option<String>,
+    /// Whether the customer ended it; otherwise the limit of messages did.
+    pub ended: bool,
+    /// What the customer saw.
+    pub messages: Vec<Message>,
+    /// What the agent saw, without the system message.
+    pub internal: Vec<Message>,
+    /// The agent's calls, in order.
+    pub calls: Vec<EpisodeCall>,
+    /// The tools that the goals ask for, in the task's order.
+    pub goals: Vec<String>,
+    /// The goals that were reached, as positions in `goals`.
+    pub goals_hit: Vec<u32>,
+    /// Tokens that the agent's model read.
+    pub agent_prompt_tokens: u64,
+    /// Tokens that it wrote.
+    pub agent_completion_tokens: u64,
+    /// Tokens that the user's model read.
+    pub user_prompt_tokens: u64,
+    /// Tokens that it wrote.
+    pub user_completion_tokens: u64,
+}
+
+impl Row for EpisodeRow {
+    const TYPE: &'static str = "dialogue.episode/v1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_is_a_table() {
+        let schema = crate::table::schema::<EpisodeRow>();
+        assert!(schema.field_with_name("outcome").is_ok() && schema.fields().len() == 16);
+    }
+}
