@@ -4,20 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Interval, percentile_interval};
 use super::mean;
+pub use crate::dialogue::episode::Outcome as EpisodeOutcome;
 use crate::seed::derive;
 use crate::table::Row;
-
-/// How an episode ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EpisodeOutcome {
-    /// All goals were reached.
-    Success,
-    /// Not all were.
-    Failure,
-    /// Something other than the agent failed: the episode says nothing about it.
-    Broken,
-}
 
 /// What scoring reads of an episode: a part of its columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,6 +141,8 @@ fn of_ceiling(scores: &[&ScoreRow]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Message;
+    use crate::dialogue::episode::EpisodeRow;
 
     fn score(dialogue: &str, reward: f64, outcome: EpisodeOutcome, reachable: Option<f64>) -> ScoreRow {
         let (dialogue, success) = (dialogue.to_owned(), outcome == EpisodeOutcome::Success);
@@ -204,29 +195,25 @@ mod tests {
 
     #[test]
     fn a_part_of_an_episodes_columns_can_be_read() {
-        #[derive(Serialize, Deserialize)]
-        struct Whole {
-            outcome: EpisodeOutcome,
-            messages: Vec<crate::chat::Message>,
-            reward: f64,
-            reason: Option<String>,
-            split: String,
-            dialogue: String,
-            success: bool,
-        }
-        impl Row for Whole {
-            const TYPE: &'static str = EpisodeView::TYPE;
-        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("episodes.parquet");
-        let whole = Whole {
-            outcome: EpisodeOutcome::Failure,
-            messages: vec![crate::chat::Message::user("hello")],
-            reward: 0.5,
-            reason: None,
-            split: "test".to_owned(),
+        let whole = EpisodeRow {
             dialogue: "MUL0003.json".to_owned(),
+            split: "test".to_owned(),
+            reward: 0.5,
             success: false,
+            outcome: EpisodeOutcome::Failure,
+            reason: None,
+            ended: true,
+            messages: vec![Message::user("hello")],
+            internal: vec![Message::user("hello")],
+            calls: Vec::new(),
+            goals: vec!["search_hotel".to_owned(), "book_hotel".to_owned()],
+            goals_hit: vec![0],
+            agent_prompt_tokens: 1,
+            agent_completion_tokens: 2,
+            user_prompt_tokens: 3,
+            user_completion_tokens: 4,
         };
         crate::table::write(&path, [whole]).unwrap();
         let (outcome, dialogue) = (EpisodeOutcome::Failure, "MUL0003.json".to_owned());

@@ -77,8 +77,8 @@ impl Simulation for Chance {
             return Err(AgentError::Raised { reason: "as drawn".to_owned(), hits: left.to_vec() });
         }
         state.push(Message::assistant(format!("a{}", drawn % 1000)));
-        let hits = left.iter().copied().filter(|goal| derive(drawn, &[&goal.to_string()]) % 8 == 0).collect();
-        Ok(AgentTurn { finished: drawn / 100_000 % self.rounds == 0, hits })
+        let hits = left.iter().copied().filter(|goal| derive(drawn, &[&goal.to_string()]).is_multiple_of(8)).collect();
+        Ok(AgentTurn { finished: (drawn / 100_000).is_multiple_of(self.rounds), hits })
     }
 
     fn out_of_tries(&self, state: &mut Vec<Message>) {
