@@ -4,8 +4,6 @@
 //! ([`node`]), and the rows become training data ([`sft_data`], [`kto_data`]).
 
 #[cfg(test)]
-mod authors_tests;
-#[cfg(test)]
 pub(crate) mod golden;
 pub mod import;
 pub mod kto_data;

@@ -1,13 +1,26 @@
 //! The kinds of stages: one file each, and the only list of them.
 
 pub mod command_run;
+pub mod data_kto;
+pub mod data_sft;
 pub mod dataset_fetch;
+pub mod demonstrations_build;
+pub mod dialogue_simulate;
+pub mod josh_harvest;
+pub mod eval_compare;
+pub mod eval_toolwoz;
+pub mod josh_import;
 pub mod model_init;
+pub mod multiwoz_synthesize;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
 
+mod casting;
 mod endpoint;
+mod in_order;
+mod selection;
+mod prompt;
 mod training;
 
 #[cfg(test)]

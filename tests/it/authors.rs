@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::import;
-use super::kto_data::kto_data;
-use super::node::NodeRow;
-use super::paths::{Harvest, PathError, harvests};
-use super::sft_data::{Recipe, Trees, sft_example};
-use super::tree::Outcome;
-use crate::chat::Message;
-use crate::fs;
+use thresh::chat::Message;
+use thresh::config::yaml_node;
+use thresh::fs;
+use thresh::josh::import;
+use thresh::josh::kto_data::kto_data;
+use thresh::josh::node::NodeRow;
+use thresh::josh::paths::{Harvest, PathError, harvests};
+use thresh::josh::sft_data::{Recipe, Trees, sft_example};
+use thresh::josh::tree::Outcome;
 
 fn package(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("THRESH_MULTIWOZ").map(PathBuf::from);
@@ -33,15 +34,11 @@ fn trees(package: &Path) -> (Vec<NodeRow>, Vec<Harvest>) {
 
 /// The reference's system prompt, from its own files.
 fn system(package: &Path) -> Message {
-    #[derive(serde::Deserialize)]
-    struct Prompts {
-        react_prompt: String,
-    }
-    let prompts: Prompts =
-        serde_yaml::from_str(&fs::read_to_string(package.join("prompts/prompts.yaml")).unwrap()).unwrap();
+    let prompts = yaml_node(&fs::read_to_string(package.join("prompts/prompts.yaml")).unwrap()).unwrap();
+    let react = prompts.get("react_prompt").and_then(|prompt| prompt.text()).unwrap();
     let tools: Value = serde_json::from_slice(&fs::read(package.join("data/tools.json")).unwrap()).unwrap();
     let tools = serde_json::to_string_pretty(&tools).unwrap();
-    Message::system(prompts.react_prompt.replace("{example_filled}", &tools))
+    Message::system(react.replace("{example_filled}", &tools))
 }
 
 /// JSON as Python's `json.dumps` spells it.

@@ -1,0 +1,143 @@
+//! `data.kto`: the turns of trees become desirable and undesirable examples.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::data_sft::NODES;
+use super::prompt::{self, WORLD};
+use crate::engine::port::{Port, PortSpec};
+use crate::engine::stage::{Context, Problem, Stage};
+use crate::examples::KtoExample;
+use crate::josh::kto_data::kto_data;
+use crate::josh::paths::harvests;
+use crate::josh::sft_data::{Recipe, Trees};
+
+const EXAMPLES: Port<KtoExample> = Port::new("examples");
+
+/// Makes single agent turns of trees: desirable those of the golden path, undesirable those with which failed paths left it.
+///
+/// Desirable examples come first, both in the trees' order. A turn that failed word for word as it succeeded gets no label,
+/// neither do error messages that the agent did not write; trees that broke give nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataKto {
+    /// `fixed`, or `paper`: as the paper's authors did it, which blames fewer turns and labels some both ways.
+    #[serde(default)]
+    pub recipe: Recipe,
+    /// Which trees give examples.
+    #[serde(default)]
+    pub trees: Trees,
+    /// The system message before every prompt, which should be the one that the agent gets: `react`, `brief` or a template
+    /// file of the project; none when absent. A template that shows tools needs input `world`.
+    #[serde(default)]
+    pub system_prompt: Option<String>,
+}
+
+impl Stage for DataKto {
+    const KIND: &'static str = "data.kto";
+    const VERSION: u32 = 1;
+    const EXAMPLE: &'static str = "\
+kto_data:
+  kind: data.kto
+  in: {nodes: harvest.nodes, world: toolwoz.world}
+  with: {recipe: fixed, system_prompt: react}
+";
+
+    fn inputs(&self) -> Vec<PortSpec> {
+        vec![NODES.one(), WORLD.optional()]
+    }
+
+    fn outputs(&self) -> Vec<PortSpec> {
+        vec![EXAMPLES.one()]
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let clash = self.recipe == Recipe::Paper && self.trees != Trees::Complete;
+        clash.then(|| Problem::new("trees", "must be `complete` where `recipe` is `paper`")).into_iter().collect()
+    }
+
+    fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
+        prompt::depends_on(self.system_prompt.as_deref(), project)
+    }
+
+    fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let system = prompt::system_message(context, self.system_prompt.as_deref())?;
+        let rows = context.rows(&NODES)?.map(|row| row.map_err(anyhow::Error::from));
+        let trees = harvests(rows).collect::<anyhow::Result<Vec<_>>>()?;
+        context.check_stop()?;
+        let data = kto_data(&trees, self.recipe, self.trees, system.as_ref());
+        let (all, desirable) = (data.examples.len(), data.examples.iter().filter(|example| example.label).count());
+        context.write(&EXAMPLES, data.examples)?;
+        context.figure("trees", trees.len() as f64);
+        context.figure("desirable", desirable as f64);
+        context.figure("undesirable", (all - desirable) as f64);
+        context.figure("contradictions", data.contradictions as f64);
+        if desirable == 0 || desirable == all {
+            context.warn(format!("of {all} examples {desirable} are desirable: KTO needs both kinds"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Message;
+    use crate::engine::stage::Notice;
+    use crate::examples::SftExample;
+    use crate::josh::import::{RecordedTree, rows};
+    use crate::stages::bench::Bench;
+    use crate::stages::data_sft::DataSft;
+    use crate::table;
+
+    fn bench() -> (Bench, std::path::PathBuf) {
+        let bench = Bench::new();
+        let path = |reply: &str, won: bool| (vec![Message::user("hi"), Message::assistant(reply)], won, won);
+        let tree = RecordedTree { training_paths: vec![path("good", true), path("bad", false)], complete: true };
+        let nodes = bench.write("nodes.parquet", "");
+        table::write(&nodes, [rows("A.json", &tree), rows("B.json", &tree)].concat()).unwrap();
+        (bench, nodes)
+    }
+
+    #[test]
+    fn both_kinds_of_data_come_from_the_same_trees() {
+        let (bench, nodes) = bench();
+        bench.write("prompt.txt", "Be kind.\n");
+        let system_prompt = Some("prompt.txt".to_owned());
+        bench
+            .run(&DataKto { system_prompt: system_prompt.clone(), ..DataKto::default() }, &[("nodes", &nodes)])
+            .unwrap();
+        let examples: Vec<KtoExample> = table::read(&bench.out("examples.parquet")).unwrap();
+        let seen: Vec<_> = examples.iter().map(|one| (one.dialogue.as_str(), one.label, &one.completion[..])).collect();
+        let (good, bad) = ([Message::assistant("good")], [Message::assistant("bad")]);
+        let expected =
+            [("A.json", true, &good[..]), ("B.json", true, &good), ("A.json", false, &bad), ("B.json", false, &bad)];
+        assert_eq!(seen, expected);
+        assert!(examples.iter().all(|one| one.prompt == [Message::system("Be kind."), Message::user("hi")]));
+        let figure = Notice::Figure { name: "undesirable".to_owned(), value: 2.0 };
+        assert!(bench.notices.lock().unwrap().contains(&figure));
+
+        bench.run(&DataSft { system_prompt, ..DataSft::default() }, &[("nodes", &nodes)]).unwrap();
+        let examples: Vec<SftExample> = table::read(&bench.out("examples.parquet")).unwrap();
+        let chat = [Message::system("Be kind."), Message::user("hi"), Message::assistant("good")];
+        assert_eq!(examples.iter().map(|one| &one.messages[..]).collect::<Vec<_>>(), [&chat[..], &chat]);
+    }
+
+    #[test]
+    fn a_prompt_decides_the_fingerprint_and_its_faults_are_named() {
+        let (bench, nodes) = bench();
+        let stage = |name: &str| DataKto { system_prompt: Some(name.to_owned()), ..DataKto::default() };
+        bench.write("prompt.txt", "one");
+        let before = stage("prompt.txt").also_depends_on(&bench.project()).unwrap();
+        bench.write("prompt.txt", "two");
+        assert_ne!(stage("prompt.txt").also_depends_on(&bench.project()).unwrap(), before);
+        assert!(DataKto::default().also_depends_on(&bench.project()).unwrap().is_empty());
+        let error = |name| format!("{:#}", bench.run(&stage(name), &[("nodes", &nodes)]).unwrap_err());
+        assert_eq!(error("react"), "template `react` shows tools: connect input `world`");
+        assert!(error("reakt").contains("neither `react` nor `brief`"));
+        let clash = DataKto { recipe: Recipe::Paper, trees: Trees::Rewarded, system_prompt: None };
+        assert_eq!(clash.check()[0].field, "trees");
+    }
+}

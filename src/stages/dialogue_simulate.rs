@@ -1,0 +1,142 @@
+//! `dialogue.simulate`: agent and user talk, and the environment judges.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::casting::{self, Agent, POLICY, UserSpec};
+use super::in_order::InOrder;
+use super::selection::Selection;
+use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT};
+use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::task::{Task, WorldItem};
+use crate::dialogue::world::World;
+use crate::engine::port::{Port, PortSpec};
+use crate::engine::stage::{Context, Problem, Stage, Stopped};
+use crate::llm::ModelError;
+use crate::llm::drive::drive_here;
+
+const TASKS: Port<Task> = Port::new("tasks");
+const WORLD: Port<WorldItem> = Port::new("world");
+const EPISODES: Port<EpisodeRow> = Port::new("episodes");
+
+/// Dialogues at once: enough to fill a local model's batches and an endpoint's places.
+const WIDTH: usize = 256;
+
+/// Lets an agent and a simulated user talk about each task, one dialogue a task.
+///
+/// An episode ends as `success` (all goals reached), `failure` (not all) or `broken`: a model that did not answer says
+/// nothing about the agent. A policy whose context is full has failed. Episodes come in the order of the dialogues' names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DialogueSimulate {
+    /// The agent.
+    #[serde(default)]
+    pub agent: Agent,
+    /// The user.
+    #[serde(default)]
+    pub user: UserSpec,
+    /// Which tasks.
+    #[serde(default = "Selection::test")]
+    pub tasks: Selection,
+    /// Whose quirks the environment keeps; the same as in `toolwoz.convert`.
+    #[serde(default)]
+    pub compat: Compat,
+    /// Visible messages after which the user says no more.
+    #[serde(default = "message_limit")]
+    pub max_messages: usize,
+    /// Decides all chance.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+fn message_limit() -> usize {
+    MESSAGE_LIMIT
+}
+
+impl Stage for DialogueSimulate {
+    const KIND: &'static str = "dialogue.simulate";
+    const VERSION: u32 = 1;
+    const EXAMPLE: &'static str = "\
+evaluate:
+  kind: dialogue.simulate
+  in: {tasks: toolwoz.tasks, world: toolwoz.world, policy: kto.model}
+  with: {agent: {kind: policy, max_tokens: 96}, tasks: {split: test, limit: 450}, seed: 20}
+";
+
+    fn inputs(&self) -> Vec<PortSpec> {
+        vec![TASKS.one(), WORLD.one(), POLICY.optional()]
+    }
+
+    fn outputs(&self) -> Vec<PortSpec> {
+        vec![EPISODES.one()]
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut problems = self.agent.check();
+        problems.extend(self.user.check());
+        problems.extend(self.tasks.check());
+        if self.max_messages == 0 {
+            problems.push(Problem::new("max_messages", "must be at least 1"));
+        }
+        problems
+    }
+
+    fn also_depends_on(&self, project: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
+        casting::templates(&self.agent, &self.user, project)
+    }
+
+    fn run(&self, context: &Context) -> anyhow::Result<()> {
+        let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
+        let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
+        let casting = casting::casting(context, &self.agent, &self.user, &world)?;
+        let total = tasks.len() as u64;
+        let rules = Rules::of(self.compat);
+        let mut writer = context.writer(&EPISODES)?;
+        let mut order = InOrder::new();
+        let mut written = Ok(());
+        let (mut reward, mut broken, mut done) = (0.0, 0_u64, 0_u64);
+        let cast = &casting.cast;
+        let jobs = tasks.into_iter().map(|task| {
+            let world = world.clone();
+            async move {
+                let mut episode = Episode::begin(cast, world, Arc::new(task), rules)?;
+                let played = episode.play(cast, self.max_messages, self.seed).await;
+                anyhow::Ok(finished(&episode, played))
+            }
+        });
+        let on_done = |place, row: anyhow::Result<EpisodeRow>| {
+            if let Ok(row) = &row {
+                let lost = row.outcome == crate::dialogue::episode::Outcome::Broken;
+                broken += u64::from(lost);
+                reward += if lost { 0.0 } else { row.reward };
+            }
+            done += 1;
+            let mean = reward / (done - broken).max(1) as f64;
+            context.progress(done, total, "dialogues", format!("reward {mean:.3}"));
+            order.push(place, row, |row| {
+                if written.is_ok() {
+                    written = row.and_then(|row| writer.push(row));
+                }
+            });
+        };
+        drive_here(&casting.driven(), WIDTH, jobs, on_done, &context.stop).map_err(|_| Stopped)?;
+        written?;
+        casting.record(context);
+        if broken > 0 {
+            context.warn(format!("{broken} of {total} dialogues are broken: a model did not answer"));
+        }
+        writer.finish()?;
+        Ok(())
+    }
+}
+
+/// A policy that cannot take in the dialogue any more has failed at it; a model that does not answer has not.
+fn finished(episode: &Episode, played: Result<(), ModelError>) -> EpisodeRow {
+    match played {
+        Ok(()) => episode.row(None),
+        Err(full @ ModelError::TooLong { .. }) => EpisodeRow { reason: Some(full.to_string()), ..episode.row(None) },
+        Err(error) => episode.row(Some(&error)),
+    }
+}
