@@ -4,15 +4,16 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{record_usage, served_model};
+use super::prompt;
 use crate::dialogue::agent_rule::RuleAgent;
 use crate::dialogue::episode::Cast;
 use crate::dialogue::lexicon::Lexicon;
-use crate::dialogue::react::{ReactAgent, system_prompt};
+use crate::dialogue::react::ReactAgent;
 use crate::dialogue::user::User;
 use crate::dialogue::user_model::{GOAL_PROMPT, GoalUser};
 use crate::dialogue::world::World;
@@ -27,9 +28,6 @@ use crate::model::device::device;
 
 /// The agent of our own: a model that a training stage made.
 pub const POLICY: Folder = Folder::new("policy", bundle::FORMAT);
-
-const REACT: &str = include_str!("../dialogue/prompts/react.j2");
-const BRIEF: &str = include_str!("../dialogue/prompts/brief.j2");
 
 /// What writes the agent's commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,9 +52,10 @@ pub struct Agent {
     /// The name of a served model; the profile says where it is.
     #[serde(default)]
     pub model: Option<String>,
-    /// The system prompt: `react` (tools and rules, for large models), `brief` (one line), `none`, or a template's path.
-    #[serde(default = "brief")]
-    pub prompt: String,
+    /// The system message: `react` (tools and rules, for large models), `brief` (one line), or a template's path. Where absent
+    /// a served model gets `react` and a policy none.
+    #[serde(default)]
+    pub system_prompt: Option<String>,
     /// The probability that a decision of the rule agent is spoilt.
     #[serde(default)]
     pub noise: f64,
@@ -106,10 +105,6 @@ pub struct UserSpec {
     pub patience: u32,
 }
 
-fn brief() -> String {
-    "brief".to_owned()
-}
-
 fn one() -> f32 {
     1.0
 }
@@ -131,7 +126,7 @@ impl Default for Agent {
         Self {
             kind: AgentKind::default(),
             model: None,
-            prompt: brief(),
+            system_prompt: None,
             noise: 0.0,
             temperature: 0.0,
             top_k: None,
@@ -167,6 +162,13 @@ impl Agent {
         problems
     }
 
+    fn template(&self) -> Option<&str> {
+        match (self.system_prompt.as_deref(), self.kind) {
+            (None, AgentKind::Served) => Some("react"),
+            (named, _) => named,
+        }
+    }
+
     fn sampling(&self) -> Sampling {
         Sampling {
             temperature: self.temperature,
@@ -188,13 +190,9 @@ impl UserSpec {
 
 /// The content of the templates that parameters name, for fingerprints.
 pub fn templates(agent: &Agent, user: &UserSpec, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    let own = !["react", "brief", "none"].contains(&agent.prompt.as_str());
-    let paths = [("agent.prompt", own.then_some(&agent.prompt)), ("user.prompt", user.prompt.as_ref())];
-    for (name, path) in paths {
-        if let Some(path) = path {
-            found.push((name.to_owned(), blake3::hash(&fs::read(project.join(path))?).to_hex().to_string()));
-        }
+    let mut found = prompt::depends_on(agent.template(), project)?;
+    if let Some(path) = &user.prompt {
+        found.push(("user.prompt".to_owned(), blake3::hash(&fs::read(project.join(path))?).to_hex().to_string()));
     }
     Ok(found)
 }
@@ -252,20 +250,9 @@ pub fn casting(context: &Context, agent: &Agent, user: &UserSpec, world: &Arc<Wo
             User::Goal(Rc::new(GoalUser::new(model, sampling, &template)?))
         }
     };
-    let system = system(context, agent, world)?;
+    let system = prompt::system_message(context, agent.template())?.map(|message| message.content);
     let agent = ReactAgent { model: model.clone(), system, sampling: agent.sampling(), tries: agent.tries };
     Ok(Casting { cast: Cast { user, agent }, models: vec![model], served, local })
-}
-
-fn system(context: &Context, agent: &Agent, world: &World) -> anyhow::Result<Option<String>> {
-    let template = match agent.prompt.as_str() {
-        "none" => return Ok(None),
-        "react" => REACT.to_owned(),
-        "brief" => BRIEF.to_owned(),
-        path => fs::read_to_string(context.project.join(path))?,
-    };
-    let text = system_prompt(&template, world);
-    Ok(Some(text.with_context(|| format!("the prompt `{}` is no template", agent.prompt))?))
 }
 
 impl Casting {

@@ -5,7 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::data_sft::NODES;
+use super::data_sft::TREES;
 use super::prompt::{self, WORLD};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
@@ -41,12 +41,12 @@ impl Stage for DataKto {
     const EXAMPLE: &'static str = "\
 kto_data:
   kind: data.kto
-  in: {nodes: harvest.nodes, world: toolwoz.world}
+  in: {trees: harvest.trees, world: toolwoz.world}
   with: {recipe: fixed, system_prompt: react}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![NODES.one(), WORLD.optional()]
+        vec![TREES.one(), WORLD.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -64,7 +64,7 @@ kto_data:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let system = prompt::system_message(context, self.system_prompt.as_deref())?;
-        let rows = context.rows(&NODES)?.map(|row| row.map_err(anyhow::Error::from));
+        let rows = context.rows(&TREES)?.map(|row| row.map_err(anyhow::Error::from));
         let trees = harvests(rows).collect::<anyhow::Result<Vec<_>>>()?;
         context.check_stop()?;
         let data = kto_data(&trees, self.recipe, self.trees, system.as_ref());
@@ -96,7 +96,7 @@ mod tests {
         let bench = Bench::new();
         let path = |reply: &str, won: bool| (vec![Message::user("hi"), Message::assistant(reply)], won, won);
         let tree = RecordedTree { training_paths: vec![path("good", true), path("bad", false)], complete: true };
-        let nodes = bench.write("nodes.parquet", "");
+        let nodes = bench.write("trees.parquet", "");
         table::write(&nodes, [rows("A.json", &tree), rows("B.json", &tree)].concat()).unwrap();
         (bench, nodes)
     }
@@ -107,7 +107,7 @@ mod tests {
         bench.write("prompt.txt", "Be kind.\n");
         let system_prompt = Some("prompt.txt".to_owned());
         bench
-            .run(&DataKto { system_prompt: system_prompt.clone(), ..DataKto::default() }, &[("nodes", &nodes)])
+            .run(&DataKto { system_prompt: system_prompt.clone(), ..DataKto::default() }, &[("trees", &nodes)])
             .unwrap();
         let examples: Vec<KtoExample> = table::read(&bench.out("examples.parquet")).unwrap();
         let seen: Vec<_> = examples.iter().map(|one| (one.dialogue.as_str(), one.label, &one.completion[..])).collect();
@@ -119,7 +119,7 @@ mod tests {
         let figure = Notice::Figure { name: "undesirable".to_owned(), value: 2.0 };
         assert!(bench.notices.lock().unwrap().contains(&figure));
 
-        bench.run(&DataSft { system_prompt, ..DataSft::default() }, &[("nodes", &nodes)]).unwrap();
+        bench.run(&DataSft { system_prompt, ..DataSft::default() }, &[("trees", &nodes)]).unwrap();
         let examples: Vec<SftExample> = table::read(&bench.out("examples.parquet")).unwrap();
         let chat = [Message::system("Be kind."), Message::user("hi"), Message::assistant("good")];
         assert_eq!(examples.iter().map(|one| &one.messages[..]).collect::<Vec<_>>(), [&chat[..], &chat]);
@@ -134,7 +134,7 @@ mod tests {
         bench.write("prompt.txt", "two");
         assert_ne!(stage("prompt.txt").also_depends_on(&bench.project()).unwrap(), before);
         assert!(DataKto::default().also_depends_on(&bench.project()).unwrap().is_empty());
-        let error = |name| format!("{:#}", bench.run(&stage(name), &[("nodes", &nodes)]).unwrap_err());
+        let error = |name| format!("{:#}", bench.run(&stage(name), &[("trees", &nodes)]).unwrap_err());
         assert_eq!(error("react"), "template `react` shows tools: connect input `world`");
         assert!(error("reakt").contains("neither `react` nor `brief`"));
         let clash = DataKto { recipe: Recipe::Paper, trees: Trees::Rewarded, system_prompt: None };

@@ -14,7 +14,7 @@ use crate::josh::paths::harvests;
 use crate::josh::sft_data::{Trees, sft_example};
 
 /// The trees.
-pub const NODES: Port<NodeRow> = Port::new("nodes");
+pub const TREES: Port<NodeRow> = Port::new("trees");
 const EXAMPLES: Port<SftExample> = Port::new("examples");
 
 /// Makes chats to imitate of trees: of each the first longest golden path, unless a message on it tells of an error.
@@ -38,12 +38,12 @@ impl Stage for DataSft {
     const EXAMPLE: &'static str = "\
 sft_data:
   kind: data.sft
-  in: {nodes: harvest.nodes, world: toolwoz.world}
+  in: {trees: harvest.trees, world: toolwoz.world}
   with: {system_prompt: react}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![NODES.one(), WORLD.optional()]
+        vec![TREES.one(), WORLD.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -58,7 +58,7 @@ sft_data:
         let system = prompt::system_message(context, self.system_prompt.as_deref())?;
         let mut examples = context.writer(&EXAMPLES)?;
         let (mut trees, mut taken) = (0, 0);
-        for harvest in harvests(context.rows(&NODES)?.map(|row| row.map_err(anyhow::Error::from))) {
+        for harvest in harvests(context.rows(&TREES)?.map(|row| row.map_err(anyhow::Error::from))) {
             context.check_stop()?;
             trees += 1;
             if let Some(example) = sft_example(&harvest?, self.trees, system.as_ref()) {

@@ -13,7 +13,7 @@ use crate::josh::import::archive;
 use crate::josh::node::NodeRow;
 
 const FILES: Folder = Folder::new("files", "files/v1");
-const NODES: Port<NodeRow> = Port::new("nodes");
+const TREES: Port<NodeRow> = Port::new("trees");
 
 /// Reads the trees that the paper's authors published: a zip archive with one record a dialogue, `…_DIALOGUE.json`.
 ///
@@ -46,7 +46,7 @@ trees:
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![NODES.one()]
+        vec![TREES.one()]
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -58,7 +58,7 @@ trees:
         let path = self.find(context.input(FILES.name)?)?;
         let at = || format!("cannot read `{}`", path.display());
         let trees = archive(fs::open(&path)?).with_context(at)?;
-        let (total, mut nodes) = (trees.len() as u64, context.writer(&NODES)?);
+        let (total, mut nodes) = (trees.len() as u64, context.writer(&TREES)?);
         for (done, tree) in (1..).zip(trees) {
             context.check_stop()?;
             for row in tree.with_context(at)? {
@@ -119,7 +119,7 @@ mod tests {
         let archive = bench.write("files/data/trees.zip", zipped(files));
         let stage = JoshImport { archive: "trees.zip".to_owned() };
         bench.run(&stage, &[("files", archive.parent().unwrap().parent().unwrap())])?;
-        Ok(table::read(&bench.out("nodes.parquet"))?)
+        Ok(table::read(&bench.out("trees.parquet"))?)
     }
 
     #[test]

@@ -6,9 +6,9 @@ pub mod data_sft;
 pub mod dataset_fetch;
 pub mod demonstrations_build;
 pub mod dialogue_simulate;
-pub mod josh_harvest;
 pub mod eval_compare;
 pub mod eval_toolwoz;
+pub mod josh_harvest;
 pub mod josh_import;
 pub mod model_init;
 pub mod multiwoz_synthesize;
@@ -19,8 +19,8 @@ pub mod train_sft;
 mod casting;
 mod endpoint;
 mod in_order;
-mod selection;
 mod prompt;
+mod selection;
 mod training;
 
 #[cfg(test)]
@@ -64,10 +64,19 @@ const fn kind<S: Stage>() -> Kind {
 /// Every kind, in the order in which an experiment uses them.
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
+    kind::<multiwoz_synthesize::MultiwozSynthesize>(),
     kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<demonstrations_build::DemonstrationsBuild>(),
+    kind::<dialogue_simulate::DialogueSimulate>(),
+    kind::<josh_harvest::JoshHarvest>(),
+    kind::<josh_import::JoshImport>(),
+    kind::<data_sft::DataSft>(),
+    kind::<data_kto::DataKto>(),
     kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
+    kind::<eval_toolwoz::EvalToolwoz>(),
+    kind::<eval_compare::EvalCompare>(),
     kind::<command_run::CommandRun>(),
 ];
 
@@ -92,8 +101,12 @@ const fn row<T: Row>() -> RowType {
 pub static ROWS: &[RowType] = &[
     row::<crate::dialogue::task::Task>(),
     row::<crate::dialogue::task::WorldItem>(),
+    row::<crate::dialogue::episode::EpisodeRow>(),
     row::<crate::josh::node::NodeRow>(),
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
     row::<crate::train::log::TrainLog>(),
+    row::<crate::eval::score::ScoreRow>(),
+    row::<crate::eval::score::SummaryRow>(),
+    row::<crate::eval::compare::ComparisonRow>(),
 ];
