@@ -155,7 +155,7 @@ impl Trace {
         let filled = |name: &'static str| {
             let text = scalar_text(slots?.get(name)?)?.trim().to_lowercase();
             let absent = text.is_empty() || text == "not mentioned" || is_empty(&text, self.session.rules());
-            (!absent && name != "name" || part == "semi" && !absent).then(|| (name.to_owned(), json!(text)))
+            (!absent && (part == "semi" || name != "name")).then(|| (name.to_owned(), json!(text)))
         };
         parameter_names(api).filter_map(filled).collect()
     }
