@@ -155,7 +155,7 @@ impl Trace {
         let filled = |name: &'static str| {
             let text = scalar_text(slots?.get(name)?)?.trim().to_lowercase();
             let absent = text.is_empty() || text == "not mentioned" || is_empty(&text, self.session.rules());
-            (!absent && name != "name" || part == "semi" && !absent).then(|| (name.to_owned(), json!(text)))
+            (!absent && (part == "semi" || name != "name")).then(|| (name.to_owned(), json!(text)))
         };
         parameter_names(api).filter_map(filled).collect()
     }
@@ -201,7 +201,7 @@ mod tests {
     fn each_synthetic(count: usize, mut check: impl FnMut(Demonstration, Vec<Message>)) {
         let mix = GoalMix { domains: DOMAINS.map(str::to_owned).to_vec(), max_domains: 2, failing: 0.3 };
         let mut synthesizer = Synthesizer::new(11, mix).unwrap();
-        let items = world_items(&databases(11));
+        let items = world_items(&databases(11), &Rules::default());
         let world = Arc::new(World::from_items(items.clone()).unwrap());
         let mut converter = Converter::new(&items, Splits::default(), Rules::default()).unwrap();
         for index in 0..count {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_log_that_does_not_alternate_is_refused() {
-        let items = world_items(&databases(1));
+        let items = world_items(&databases(1), &Rules::default());
         let world = Arc::new(World::from_items(items).unwrap());
         let task = Task {
             dialogue: "A".into(),

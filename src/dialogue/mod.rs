@@ -36,3 +36,6 @@ mod environment_tests;
 
 #[cfg(test)]
 mod golden_tests;
+
+#[cfg(test)]
+mod play_tests;

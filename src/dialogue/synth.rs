@@ -316,7 +316,7 @@ mod tests {
     fn logs_alternate_and_end_with_the_system() {
         let made = synthesizer(5).dialogue(3).unwrap();
         let states: Vec<bool> = made.dialogue.log.iter().map(|turn| turn.metadata.is_empty()).collect();
-        assert!(states.len() % 2 == 0 && states.chunks(2).all(|pair| pair == [true, false]));
+        assert!(states.len().is_multiple_of(2) && states.chunks(2).all(|pair| pair == [true, false]));
         assert!(made.dialogue.log.iter().all(|turn| !turn.text.contains(END) && !turn.text.is_empty()));
     }
 }

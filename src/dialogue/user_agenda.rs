@@ -365,7 +365,7 @@ impl AgendaUser {
             .iter()
             .copied()
             .filter(|slot| wanted.iter().chain(&details).all(|known| known.name != *slot))
-            .filter(|slot| !matches!(*slot, "name" | "people" | "stay" | "time") && !(booking && *slot == "day"))
+            .filter(|slot| !(matches!(*slot, "name" | "people" | "stay" | "time") || booking && *slot == "day"))
             .collect();
         if parts.is_empty() && free.is_empty() {
             return if goal.book.is_empty() {
