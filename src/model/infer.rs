@@ -145,7 +145,7 @@ impl Inference {
         softmax(scores, 3).matmul(values).reshape([rows, heads * head])
     }
 
-    /// Several new tokens: row by row, so that no row computes on padding.
+    /// Several new tokens: piece by piece of every row, so that hardly anything is computed on padding or on what is hidden.
     fn attend_rows(
         &self,
         batch: &mut KvBatch,
@@ -156,19 +156,19 @@ impl Inference {
     ) -> Tensor<2> {
         let Shape { heads, kv_heads, head, .. } = self.shape;
         let group = heads / kv_heads;
-        let mut mixed = Vec::with_capacity(batch.rows());
-        let mut start = 0;
-        for (row, &count) in work.counts.iter().enumerate() {
+        for (row, &(start, count)) in work.spans.iter().enumerate() {
             batch.write_row(layer, row, kv.clone().map(|part| part.narrow(0, start, count)));
-            let q = q.clone().narrow(0, start, count).reshape([count, kv_heads, group, head]);
-            let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
-            let [keys, values] = batch.view_row(layer, row, batch.length(row) + count);
-            let scores = q.matmul(keys) + work.bias[row].clone();
-            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
-            mixed.push(part.permute([2, 0, 1, 3]).reshape([count, heads * head]));
-            start += count;
         }
-        Tensor::cat(mixed, 0)
+        let mixed = work.pieces.iter().map(|piece| {
+            let count = piece.count;
+            let q = q.clone().narrow(0, piece.start, count).reshape([count, kv_heads, group, head]);
+            let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
+            let [keys, values] = batch.view_row(layer, piece.row, piece.width);
+            let scores = q.matmul(keys) + piece.bias.clone();
+            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
+            part.permute([2, 0, 1, 3]).reshape([count, heads * head])
+        });
+        Tensor::cat(mixed.collect(), 0)
     }
 }
 
@@ -211,10 +211,22 @@ struct Single {
 
 /// Several new tokens in some row.
 struct Rows {
-    counts: Vec<usize>,
-    last: Tensor<1, Int>, // [rows]: each row's last token among the new ones
-    bias: Vec<Tensor<4>>, // one for each row, [1, 1, group * count, length + count]
+    spans: Vec<(usize, usize)>, // each row's first token among the new ones, and how many it has
+    pieces: Vec<Piece>,         // in the order of the tokens
+    last: Tensor<1, Int>,       // [rows]: each row's last token among the new ones
 }
+
+/// Some consecutive new tokens of one row.
+struct Piece {
+    row: usize,
+    start: usize, // among all new tokens
+    count: usize,
+    width: usize,    // how many tokens the last one sees
+    bias: Tensor<4>, // [1, 1, group * count, width]
+}
+
+/// The most tokens in a piece: what a piece computes and hides again is half its square.
+const PIECE: usize = 64;
 
 /// Keys are looked at in steps of this many, so that few shapes occur.
 const STEP: usize = 32;
@@ -235,7 +247,7 @@ impl Work {
             kind: if counts.iter().all(|&count| count == 1) {
                 Kind::Single(Single::new(model, batch))
             } else {
-                Kind::Rows(Rows::new(model, batch, counts))
+                Kind::Rows(Rows::new(model, batch, &counts))
             },
         }
     }
@@ -275,15 +287,20 @@ impl Single {
 }
 
 impl Rows {
-    fn new(model: &Inference, batch: &KvBatch, counts: Vec<usize>) -> Self {
+    fn new(model: &Inference, batch: &KvBatch, counts: &[usize]) -> Self {
         let group = model.shape.heads / model.shape.kv_heads;
-        let ends = counts.iter().scan(0, |sum, &count| {
-            *sum += count as i64;
-            Some(*sum - 1)
-        });
-        let last = ints(ends.collect(), &model.device);
-        let bias = |(row, &count)| row_bias(batch.length(row), count, group, &model.device);
-        Self { bias: counts.iter().enumerate().map(bias).collect(), last, counts }
+        let (mut spans, mut pieces, mut start) = (Vec::new(), Vec::new(), 0);
+        for (row, &count) in counts.iter().enumerate() {
+            spans.push((start, count));
+            for from in (0..count).step_by(PIECE) {
+                let (length, count) = (batch.length(row) + from, PIECE.min(count - from));
+                let bias = row_bias(length, count, group, &model.device);
+                pieces.push(Piece { row, start: start + from, count, width: length + count, bias });
+            }
+            start += count;
+        }
+        let last = spans.iter().map(|&(start, count)| (start + count - 1) as i64).collect();
+        Self { last: ints(last, &model.device), spans, pieces }
     }
 }
 
