@@ -318,3 +318,55 @@ fn row_bias(length: usize, count: usize, group: usize, device: &Device) -> Tenso
     }
     Tensor::from_data(TensorData::new(values, [1, 1, group * count, width]), device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::prefix::PrefixCache;
+    use crate::model::speed::quickstart;
+
+    /// The bits of the logits of every step, row by row: the prompts first, then one fixed token after the other.
+    fn steps(
+        model: &Inference,
+        prompts: &[Vec<u32>],
+        rows: &[usize],
+        capacity: usize,
+        prefixes: &mut PrefixCache,
+    ) -> Vec<Vec<u32>> {
+        let known: Vec<_> = rows.iter().map(|&row| prefixes.find(&prompts[row][..prompts[row].len() - 1])).collect();
+        let mut batch = KvBatch::new(model.shape(), capacity, &known, model.device());
+        let rest = |(place, &row): (usize, &usize)| prompts[row][batch.length(place)..].to_vec();
+        let mut tokens: Vec<Vec<u32>> = rows.iter().enumerate().map(rest).collect();
+        let mut seen = vec![Vec::new(); rows.len()];
+        for step in 0..3 {
+            let logits = model.extend(&mut batch, &tokens);
+            for (place, logits) in logits.chunks(model.shape().vocab).enumerate() {
+                seen[place].extend(logits.iter().map(|logit| logit.to_bits()));
+                batch.grow(place, tokens[place].len());
+                tokens[place] = vec![step * 7 + rows[place] as u32];
+            }
+        }
+        let host = batch.into_host();
+        for (place, &row) in rows.iter().enumerate() {
+            prefixes.insert(&prompts[row], |token| host.block(place, token));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_row_has_the_same_logits_to_the_bit_in_any_company_and_with_any_memory() {
+        let model = Inference::new(&Decoder::init(&quickstart(), 1, &Device::flex()).unwrap());
+        let prompts: Vec<Vec<u32>> =
+            (0..20).map(|row| (0..30 + 5 * row).map(|index| (index * 7919 + row * 31) % 1_200).collect()).collect();
+        let mut prefixes = PrefixCache::new(1 << 30);
+        let all: Vec<usize> = (0..20).collect();
+        let together = steps(&model, &prompts, &all, 160, &mut prefixes);
+        assert!(prefixes.bytes() > 0);
+        assert_eq!(together, steps(&model, &prompts, &all, 144, &mut prefixes));
+        for row in [0, 7, 19] {
+            let mut forgetful = PrefixCache::new(0);
+            assert_eq!(together[row], steps(&model, &prompts, &[row], 176, &mut forgetful)[0]);
+            assert_eq!(together[row], steps(&model, &prompts, &[row, 3], 144, &mut forgetful)[0]);
+        }
+    }
+}

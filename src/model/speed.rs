@@ -12,7 +12,7 @@ use super::generate::{GenRequest, Generator, StopToken};
 use super::sample::Draw;
 
 /// The model of the quickstart.
-fn quickstart() -> ModelConfig {
+pub(crate) fn quickstart() -> ModelConfig {
     ModelConfig {
         hidden_size: 128,
         intermediate_size: 352,
