@@ -197,7 +197,7 @@ struct Work {
 }
 
 enum Kind {
-    Single(Single),
+    Single(Box<Single>),
     Rows(Rows),
 }
 
@@ -245,7 +245,7 @@ impl Work {
             cos: Tensor::from_data(TensorData::new(cos, shape), device),
             sin: Tensor::from_data(TensorData::new(sin, shape), device),
             kind: if counts.iter().all(|&count| count == 1) {
-                Kind::Single(Single::new(model, batch))
+                Kind::Single(Box::new(Single::new(model, batch)))
             } else {
                 Kind::Rows(Rows::new(model, batch, &counts))
             },
