@@ -113,9 +113,9 @@ impl Generator {
         let mut running = Running { batch: Some(batch), rows, done: Vec::new() };
         let mut logits = logits;
         loop {
+            self.counters.generated += running.alive() as u64;
             running.draw(&logits, self.model.shape().vocab, stop);
-            self.counters.generated += running.rows.iter().filter(|row| row.alive()).count() as u64;
-            if running.rows.iter().all(|row| !row.alive()) {
+            if running.alive() == 0 {
                 break;
             }
             if running.alive() * 2 <= running.rows.len() {

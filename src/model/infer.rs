@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::decoder::Decoder;
 use super::kv::KvBatch;
@@ -48,9 +48,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Numbers that one token has in one layer's cache: its keys, then its values.
-    pub fn kv_size(&self) -> usize {
-        2 * self.kv_heads * self.head
+    /// Numbers in one token's keys in one layer, and in its values.
+    pub fn features(&self) -> usize {
+        self.kv_heads * self.head
     }
 }
 
@@ -104,11 +104,9 @@ impl Inference {
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = self.norm(x.clone()).matmul(layer.qkv.clone());
             let (q, kv) = work.turn(&self.shape, qkv);
-            batch.write(index, work.places.clone(), kv);
-            let mixed = if work.single {
-                self.attend_single(batch, index, q, &work)
-            } else {
-                self.attend_rows(batch, index, q, &work)
+            let mixed = match &work.kind {
+                Kind::Single(single) => self.attend_single(batch, index, q, kv, single),
+                Kind::Rows(rows) => self.attend_rows(batch, index, q, kv, rows),
             };
             x = x + mixed.matmul(layer.out.clone());
             let gate_up = self.norm(x.clone()).matmul(layer.gate_up.clone());
@@ -116,7 +114,10 @@ impl Inference {
             let gated = silu(gate_up.clone().narrow(1, 0, inner)) * gate_up.narrow(1, inner, inner);
             x = x + gated.matmul(layer.down.clone());
         }
-        let last = if work.single { x } else { x.select(0, work.last.clone()) }; // [rows, hidden]
+        let last = match work.kind {
+            Kind::Single(_) => x,
+            Kind::Rows(rows) => x.select(0, rows.last),
+        }; // [rows, hidden]
         let logits = self.norm(last).matmul(self.head.clone());
         logits.try_into_vec_as::<f32>().expect("logits are f32 and the device answers")
     }
@@ -127,31 +128,47 @@ impl Inference {
     }
 
     /// One new token in every row: all rows at once, behind a bias that hides what lies beyond a row's length.
-    fn attend_single(&self, batch: &KvBatch, layer: usize, q: Tensor<3>, work: &Work) -> Tensor<2> {
+    fn attend_single(
+        &self,
+        batch: &mut KvBatch,
+        layer: usize,
+        q: Tensor<3>,
+        kv: [Tensor<2>; 2],
+        work: &Single,
+    ) -> Tensor<2> {
         let Shape { heads, kv_heads, head, .. } = self.shape;
         let rows = batch.rows();
+        batch.write_single(layer, kv, work.columns.clone(), work.places.clone());
         let q = q.reshape([rows, kv_heads, heads / kv_heads, head]);
-        let [keys, values] = batch.view(layer, work.width); // [rows, kv_heads, width, head]
-        let scores = q.matmul(keys.transpose()) + work.bias[0].clone();
+        let [keys, values] = batch.view(layer, work.width);
+        let scores = q.matmul(keys) + work.bias.clone(); // [rows, kv_heads, group, width]
         softmax(scores, 3).matmul(values).reshape([rows, heads * head])
     }
 
-    /// Several new tokens: row by row, so that no row computes on padding.
-    fn attend_rows(&self, batch: &KvBatch, layer: usize, q: Tensor<3>, work: &Work) -> Tensor<2> {
+    /// Several new tokens: piece by piece of every row, so that hardly anything is computed on padding or on what is hidden.
+    fn attend_rows(
+        &self,
+        batch: &mut KvBatch,
+        layer: usize,
+        q: Tensor<3>,
+        kv: [Tensor<2>; 2],
+        work: &Rows,
+    ) -> Tensor<2> {
         let Shape { heads, kv_heads, head, .. } = self.shape;
         let group = heads / kv_heads;
-        let mut mixed = Vec::with_capacity(batch.rows());
-        let mut start = 0;
-        for (row, &count) in work.counts.iter().enumerate() {
-            let q = q.clone().narrow(0, start, count).reshape([count, kv_heads, group, head]);
-            let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
-            let [keys, values] = batch.view_row(layer, row, batch.length(row) + count);
-            let scores = q.matmul(keys.transpose()) + work.bias[row].clone();
-            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
-            mixed.push(part.permute([2, 0, 1, 3]).reshape([count, heads * head]));
-            start += count;
+        for (row, &(start, count)) in work.spans.iter().enumerate() {
+            batch.write_row(layer, row, kv.clone().map(|part| part.narrow(0, start, count)));
         }
-        Tensor::cat(mixed, 0)
+        let mixed = work.pieces.iter().map(|piece| {
+            let count = piece.count;
+            let q = q.clone().narrow(0, piece.start, count).reshape([count, kv_heads, group, head]);
+            let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
+            let [keys, values] = batch.view_row(layer, piece.row, piece.width);
+            let scores = q.matmul(keys) + piece.bias.clone();
+            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
+            part.permute([2, 0, 1, 3]).reshape([count, heads * head])
+        });
+        Tensor::cat(mixed.collect(), 0)
     }
 }
 
@@ -174,15 +191,42 @@ fn scale_rows(matrix: Tensor<2>, scale: Tensor<1>) -> Tensor<2> {
 /// What one step needs beside weights and cache, the same for every layer.
 struct Work {
     ids: Tensor<1, Int>,
-    places: Tensor<1, Int>, // where each token's keys and values go
-    last: Tensor<1, Int>,   // each row's last token among the new ones
-    cos: Tensor<3>,         // [tokens, heads + 2 kv_heads, head]
+    cos: Tensor<3>, // [tokens, heads + 2 kv_heads, head]
     sin: Tensor<3>,
-    bias: Vec<Tensor<4>>,
-    counts: Vec<usize>,
-    single: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Single(Box<Single>),
+    Rows(Rows),
+}
+
+/// One new token in every row.
+struct Single {
+    columns: Tensor<2, Int>, // [rows * features, 1]: where the keys go
+    places: Tensor<1, Int>,  // [rows]: where the values go
+    bias: Tensor<4>,         // [rows, 1, 1, width]
     width: usize,
 }
+
+/// Several new tokens in some row.
+struct Rows {
+    spans: Vec<(usize, usize)>, // each row's first token among the new ones, and how many it has
+    pieces: Vec<Piece>,         // in the order of the tokens
+    last: Tensor<1, Int>,       // [rows]: each row's last token among the new ones
+}
+
+/// Some consecutive new tokens of one row.
+struct Piece {
+    row: usize,
+    start: usize, // among all new tokens
+    count: usize,
+    width: usize,    // how many tokens the last one sees
+    bias: Tensor<4>, // [1, 1, group * count, width]
+}
+
+/// The most tokens in a piece: what a piece computes and hides again is half its square.
+const PIECE: usize = 64;
 
 /// Keys are looked at in steps of this many, so that few shapes occur.
 const STEP: usize = 32;
@@ -192,62 +236,77 @@ impl Work {
         let device = &model.device;
         let counts: Vec<usize> = tokens.iter().map(Vec::len).collect();
         assert!(counts.len() == batch.rows() && !counts.contains(&0), "every row of the batch needs a new token");
-        let single = counts.iter().all(|&count| count == 1);
-        let longest = (0..batch.rows()).map(|row| batch.length(row) + counts[row]).max().unwrap_or(0);
-        let width = longest.next_multiple_of(STEP).min(batch.capacity());
-        let positions: Vec<usize> =
-            (0..batch.rows()).flat_map(|row| batch.length(row)..batch.length(row) + counts[row]).collect();
-        let rows = counts.iter().enumerate().flat_map(|(row, &count)| std::iter::repeat_n(row, count));
-        let places = rows.zip(&positions).map(|(row, &position)| (row * batch.capacity() + position) as i64);
-        let ends = counts.iter().scan(0, |sum, &count| {
-            *sum += count as i64;
-            Some(*sum - 1)
-        });
+        let span = |(row, &count): (usize, &usize)| batch.length(row)..batch.length(row) + count;
+        let positions: Vec<usize> = counts.iter().enumerate().flat_map(span).collect();
         let (cos, sin) = model.rope.packed(&positions, &model.shape);
         let shape = [positions.len(), model.shape.heads + 2 * model.shape.kv_heads, model.shape.head];
-        let bias = if single {
-            vec![lengths_bias(batch, width, device)]
-        } else {
-            let group = model.shape.heads / model.shape.kv_heads;
-            (0..batch.rows()).map(|row| row_bias(batch.length(row), counts[row], group, device)).collect()
-        };
         Self {
             ids: ints(tokens.iter().flatten().map(|&id| i64::from(id)).collect(), device),
-            places: ints(places.collect(), device),
-            last: ints(ends.collect(), device),
             cos: Tensor::from_data(TensorData::new(cos, shape), device),
             sin: Tensor::from_data(TensorData::new(sin, shape), device),
-            bias,
-            counts,
-            single,
-            width,
+            kind: if counts.iter().all(|&count| count == 1) {
+                Kind::Single(Box::new(Single::new(model, batch)))
+            } else {
+                Kind::Rows(Rows::new(model, batch, &counts))
+            },
         }
     }
 
-    /// Turns queries and keys by their positions: queries [tokens, heads, head]; keys and values [tokens, kv_size].
-    fn turn(&self, shape: &Shape, qkv: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
+    /// Turns queries and keys by their positions: queries [tokens, heads, head], keys and values [tokens, features].
+    fn turn(&self, shape: &Shape, qkv: Tensor<2>) -> (Tensor<3>, [Tensor<2>; 2]) {
         let [tokens, _] = qkv.dims();
         let (all, half) = (shape.heads + 2 * shape.kv_heads, shape.head / 2);
         let x = qkv.reshape([tokens, all, shape.head]);
         let swapped = Tensor::cat(vec![x.clone().narrow(2, half, half), x.clone().narrow(2, 0, half)], 2);
         let turned = x * self.cos.clone() + swapped * self.sin.clone();
-        let q = turned.clone().narrow(1, 0, shape.heads);
-        (q, turned.narrow(1, shape.heads, 2 * shape.kv_heads).reshape([tokens, shape.kv_size()]))
+        let part = |start| turned.clone().narrow(1, start, shape.kv_heads).reshape([tokens, shape.features()]);
+        let kv = [part(shape.heads), part(shape.heads + shape.kv_heads)];
+        (turned.clone().narrow(1, 0, shape.heads), kv)
+    }
+}
+
+impl Single {
+    fn new(model: &Inference, batch: &KvBatch) -> Self {
+        let (rows, features) = (batch.rows(), model.shape.features());
+        let lengths: Vec<usize> = (0..rows).map(|row| batch.length(row)).collect();
+        let longest = lengths.iter().max().map_or(0, |longest| longest + 1);
+        let width = longest.next_multiple_of(STEP).min(batch.capacity());
+        let columns = lengths.iter().flat_map(|&length| std::iter::repeat_n(length as i64, features)).collect();
+        let places = lengths.iter().enumerate().map(|(row, &length)| (row * batch.capacity() + length) as i64);
+        let mut bias = vec![0.0_f32; rows * width];
+        for (columns, &length) in bias.chunks_mut(width).zip(&lengths) {
+            columns[length + 1..].fill(HIDDEN);
+        }
+        Self {
+            columns: ints(columns, &model.device).reshape([rows * features, 1]),
+            places: ints(places.collect(), &model.device),
+            bias: Tensor::from_data(TensorData::new(bias, [rows, 1, 1, width]), &model.device),
+            width,
+        }
+    }
+}
+
+impl Rows {
+    fn new(model: &Inference, batch: &KvBatch, counts: &[usize]) -> Self {
+        let group = model.shape.heads / model.shape.kv_heads;
+        let (mut spans, mut pieces, mut start) = (Vec::new(), Vec::new(), 0);
+        for (row, &count) in counts.iter().enumerate() {
+            spans.push((start, count));
+            for from in (0..count).step_by(PIECE) {
+                let (length, count) = (batch.length(row) + from, PIECE.min(count - from));
+                let bias = row_bias(length, count, group, &model.device);
+                pieces.push(Piece { row, start: start + from, count, width: length + count, bias });
+            }
+            start += count;
+        }
+        let last = spans.iter().map(|&(start, count)| (start + count - 1) as i64).collect();
+        Self { last: ints(last, &model.device), spans, pieces }
     }
 }
 
 fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)
-}
-
-/// [rows, 1, 1, width]: hides what lies beyond each row's length and its one new token.
-fn lengths_bias(batch: &KvBatch, width: usize, device: &Device) -> Tensor<4> {
-    let mut values = vec![0.0_f32; batch.rows() * width];
-    for (row, columns) in values.chunks_mut(width).enumerate() {
-        columns[batch.length(row) + 1..].fill(HIDDEN);
-    }
-    Tensor::from_data(TensorData::new(values, [batch.rows(), 1, 1, width]), device)
 }
 
 /// [1, 1, group * count, length + count]: hides from each new token those behind it.
@@ -260,4 +319,54 @@ fn row_bias(length: usize, count: usize, group: usize, device: &Device) -> Tenso
     Tensor::from_data(TensorData::new(values, [1, 1, group * count, width]), device)
 }
 
-pub(super) const REPLACE: IndexingUpdateOp = IndexingUpdateOp::Assign;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::prefix::PrefixCache;
+    use crate::model::speed::quickstart;
+
+    /// The bits of the logits of every step, row by row: the prompts first, then one fixed token after the other.
+    fn steps(
+        model: &Inference,
+        prompts: &[Vec<u32>],
+        rows: &[usize],
+        capacity: usize,
+        prefixes: &mut PrefixCache,
+    ) -> Vec<Vec<u32>> {
+        let known: Vec<_> = rows.iter().map(|&row| prefixes.find(&prompts[row][..prompts[row].len() - 1])).collect();
+        let mut batch = KvBatch::new(model.shape(), capacity, &known, model.device());
+        let rest = |(place, &row): (usize, &usize)| prompts[row][batch.length(place)..].to_vec();
+        let mut tokens: Vec<Vec<u32>> = rows.iter().enumerate().map(rest).collect();
+        let mut seen = vec![Vec::new(); rows.len()];
+        for step in 0..3 {
+            let logits = model.extend(&mut batch, &tokens);
+            for (place, logits) in logits.chunks(model.shape().vocab).enumerate() {
+                seen[place].extend(logits.iter().map(|logit| logit.to_bits()));
+                batch.grow(place, tokens[place].len());
+                tokens[place] = vec![step * 7 + rows[place] as u32];
+            }
+        }
+        let host = batch.into_host();
+        for (place, &row) in rows.iter().enumerate() {
+            prefixes.insert(&prompts[row], |token| host.block(place, token));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_row_has_the_same_logits_to_the_bit_in_any_company_and_with_any_memory() {
+        let model = Inference::new(&Decoder::init(&quickstart(), 1, &Device::flex()).unwrap());
+        let prompts: Vec<Vec<u32>> =
+            (0..20).map(|row| (0..30 + 5 * row).map(|index| (index * 7919 + row * 31) % 1_200).collect()).collect();
+        let mut prefixes = PrefixCache::new(1 << 30);
+        let all: Vec<usize> = (0..20).collect();
+        let together = steps(&model, &prompts, &all, 160, &mut prefixes);
+        assert!(prefixes.bytes() > 0);
+        assert_eq!(together, steps(&model, &prompts, &all, 144, &mut prefixes));
+        for row in [0, 7, 19] {
+            let mut forgetful = PrefixCache::new(0);
+            assert_eq!(together[row], steps(&model, &prompts, &[row], 176, &mut forgetful)[0]);
+            assert_eq!(together[row], steps(&model, &prompts, &[row, 3], 144, &mut forgetful)[0]);
+        }
+    }
+}

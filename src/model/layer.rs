@@ -63,11 +63,31 @@ impl Attention {
     pub fn attend(&self, [q, k, v]: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<3> {
         let [batch, _, rows, head] = q.dims();
         let seq = rows * self.kv_heads / self.heads;
-        let scores = q.matmul(k.transpose()) + bias; // [batch, kv_heads, group * seq, keys]
-        let mixed = softmax(scores, 3).matmul(v); // [batch, kv_heads, group * seq, head]
+        let mixed = if q.is_autodiff() { mix_tracked(q, k, v, bias) } else { mix(q, k, v, bias) };
         let mixed = mixed.reshape([batch, self.heads, seq, head]).swap_dims(1, 2);
         linear(mixed.reshape([batch, seq, self.heads * head]), self.o_proj.val(), None)
     }
+}
+
+/// The values mixed by the softmax of the scores, [batch, kv_heads, group * seq, head].
+fn mix(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>) -> Tensor<4> {
+    softmax(q.matmul(k.transpose()) + bias, 3).matmul(v)
+}
+
+/// The same for training, with fewer passes over the scores, which are by far the largest tensors.
+///
+/// The softmax is computed outside the graph. Multiplied by `scores - scores + 1`, whose value is one, it becomes a function
+/// of the scores that has the value of `exp(scores) / sum` and, the sum being held fixed, its gradient. The sum's own part in
+/// the gradient comes from dividing by the weights' sum, also one, which a column of ones beside the values computes.
+fn mix_tracked(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>) -> Tensor<4> {
+    let [batch, kv_heads, keys, head] = v.dims();
+    let scores = q.matmul(k.transpose());
+    let fixed = scores.clone().without_autodiff();
+    let weights = softmax(fixed.clone() + bias.without_autodiff(), 3);
+    let weights = (scores - fixed.autodiff() + 1.0) * weights.autodiff();
+    let ones = Tensor::ones([batch, kv_heads, keys, 1], &v.device());
+    let mixed = weights.matmul(Tensor::cat(vec![v, ones], 3));
+    mixed.clone().narrow(3, 0, head) / mixed.narrow(3, head, 1)
 }
 
 /// The gated feed-forward block. Weights lie [in, out] in memory.
@@ -129,3 +149,34 @@ pub fn causal_bias(config: &ModelConfig, seq: usize, device: &Device) -> Tensor<
 
 /// What is added to a score that must not count: its exponential is 0, and no arithmetic on it gives NaN.
 pub const HIDDEN: f32 = -1e9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tests::tiny;
+
+    #[test]
+    fn the_mix_for_training_has_the_values_and_gradients_of_the_plain_one() {
+        let device = Device::flex().autodiff();
+        let draw = |seed: u32, shape: [usize; 4]| {
+            let count: usize = shape.iter().product();
+            let numbers: Vec<f32> =
+                (0..count as u32).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 25.0 - 2.0).collect();
+            Tensor::<4>::from_data(TensorData::new(numbers, shape), &device).require_grad()
+        };
+        let (q, k, v) = (draw(1, [2, 2, 10, 4]), draw(2, [2, 2, 5, 4]), draw(3, [2, 2, 5, 4]));
+        let goal = draw(4, [2, 2, 10, 4]);
+        let run = |mix: fn(Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>| {
+            let mixed = mix(q.clone(), k.clone(), v.clone(), causal_bias(&tiny(), 5, &device));
+            let gradients = (mixed.clone() * goal.clone()).sum().backward();
+            let mut all: Vec<f32> = mixed.try_into_vec_as().unwrap();
+            for leaf in [&q, &k, &v] {
+                all.extend(leaf.grad(&gradients).unwrap().try_into_vec_as::<f32>().unwrap());
+            }
+            all
+        };
+        for (plain, tracked) in run(mix).into_iter().zip(run(mix_tracked)) {
+            assert!((plain - tracked).abs() < 2e-5 * plain.abs().max(1.0), "{plain} {tracked}");
+        }
+    }
+}

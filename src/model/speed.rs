@@ -12,7 +12,7 @@ use super::generate::{GenRequest, Generator, StopToken};
 use super::sample::Draw;
 
 /// The model of the quickstart.
-fn quickstart() -> ModelConfig {
+pub(crate) fn quickstart() -> ModelConfig {
     ModelConfig {
         hidden_size: 128,
         intermediate_size: 352,
@@ -61,33 +61,32 @@ fn training() {
     }
 }
 
+/// 64 dialogues that grow turn by turn: 40 tokens of the user's, 40 of the model's, after 160 tokens of instructions.
 #[test]
 #[ignore = "measures speed"]
-fn decoding() {
+fn dialogues() {
     let model = Decoder::init(&quickstart(), 1, &Device::flex()).unwrap();
     let mut generator = Generator::new(&model, 512 << 20);
-    let requests: Vec<GenRequest> = (0..64)
-        .map(|row| GenRequest {
-            ids: (0..300).map(|index| (index * 7919 + row * 31) % 1_200).collect(),
-            max_new: 40,
-            draw: Draw { temperature: 1.0, top_k: None, top_p: 1.0 },
-            seed: u64::from(row),
-        })
-        .collect();
-    for round in 0..3 {
-        let before = generator.counters();
-        let (start, cpu) = (Instant::now(), cpu_seconds());
+    let draw = Draw { temperature: 1.0, top_k: None, top_p: 1.0 };
+    let mut chats: Vec<Vec<u32>> = vec![(0..160).map(|index| index * 7919 % 1_200).collect(); 64];
+    for turn in 0..7 {
+        for (row, chat) in chats.iter_mut().enumerate() {
+            chat.extend((0..40).map(|index| (index * 104_729 + row as u32 * 31 + turn) % 1_200));
+        }
+        let request =
+            |(row, ids): (usize, &Vec<u32>)| GenRequest { ids: ids.clone(), max_new: 40, draw, seed: row as u64 };
+        let requests: Vec<GenRequest> = chats.iter().enumerate().map(request).collect();
+        let (before, start, cpu) = (generator.counters(), Instant::now(), cpu_seconds());
         let results = generator.generate(&requests, &mut StopToken(u32::MAX));
-        let seconds = start.elapsed().as_secs_f64();
-        let after = generator.counters();
-        let hash = results
-            .iter()
-            .flat_map(|result| &result.ids)
-            .fold(0u64, |hash, &id| hash.wrapping_mul(31).wrapping_add(u64::from(id)));
+        let (seconds, cpu, after) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu, generator.counters());
+        for (chat, result) in chats.iter_mut().zip(&results) {
+            chat.extend(&result.ids);
+        }
+        let ids = results.iter().flat_map(|result| &result.ids);
+        let hash = ids.fold(0u64, |hash, &id| hash.wrapping_mul(31).wrapping_add(u64::from(id)));
         println!(
-            "decoding {round}: {seconds:.3} s, {:.2} cpu s, {:.0} new tokens/s, {} of {} prompt tokens reused, {hash:x}",
-            cpu_seconds() - cpu,
-            (after.generated - before.generated) as f64 / seconds,
+            "turn {turn}: {seconds:.3} s, {cpu:.2} cpu s, {} new tokens, {} of {} prompt tokens reused, {hash:x}",
+            after.generated - before.generated,
             after.reused - before.reused,
             after.prompt - before.prompt,
         );
