@@ -31,21 +31,25 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder with random weights: normal with deviation 0.02, the projections back into the residual stream scaled by
-    /// 1/sqrt(2 layers), norms one. The same seed gives the same weights on every device.
+    /// A decoder with random weights: embeddings normal with deviation 0.02; projections with 1/sqrt(inputs), those back into
+    /// the residual stream divided by sqrt(2 layers) besides; norms one. The same seed gives the same weights everywhere.
+    ///
+    /// The usual 0.02 for all suits a hidden size of about 2,500. In a model of 128 it leaves attention flat for long: there
+    /// copying from the prompt was learnt noticeably later.
     ///
     /// # Errors
     /// When the configuration's numbers do not fit together.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ConfigError> {
         config.check()?;
         let mut draw = Draw { rng: ChaCha8Rng::seed_from_u64(seed) };
-        let residual = 0.02 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let residual = (2.0 * config.num_hidden_layers as f64).sqrt();
         Self::build(
             config,
             |name, shape| {
                 let back = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-                let values = draw.normal(shape[0] * shape[1], if back { residual } else { 0.02 });
-                Ok(Tensor::from_data(TensorData::new(values, shape), device))
+                let projection = (shape[0] as f64).powf(-0.5) / if back { residual } else { 1.0 };
+                let deviation = if name.ends_with("embed_tokens.weight") { EMBEDDING } else { projection };
+                Ok(Tensor::from_data(TensorData::new(draw.normal(shape[0] * shape[1], deviation), shape), device))
             },
             |_, size| Ok(Tensor::ones([size], device)),
         )
@@ -172,6 +176,9 @@ impl Decoder {
         linear(hidden, weight, None)
     }
 }
+
+/// The deviation of embeddings: small, so that a tied head begins with nearly even odds.
+const EMBEDDING: f64 = 0.02;
 
 /// Normal numbers from a seed.
 struct Draw {

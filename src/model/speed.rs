@@ -18,8 +18,9 @@ pub(crate) fn quickstart() -> ModelConfig {
         intermediate_size: 352,
         num_hidden_layers: 4,
         num_attention_heads: 4,
-        num_key_value_heads: Some(2),
+        num_key_value_heads: Some(4),
         vocab_size: 1_200,
+        rope_theta: 1_000.0,
         max_position_embeddings: 768,
         ..tiny()
     }

@@ -34,9 +34,14 @@ pub struct ModelInit {
     /// The number of attention heads.
     #[serde(default = "heads")]
     pub heads: usize,
-    /// The number of key and value heads; it divides `heads`.
+    /// The number of key and value heads; it divides `heads`. Fewer than `heads` save memory, but a small model learns to
+    /// copy from the prompt more slowly with them.
     #[serde(default = "kv_heads")]
     pub kv_heads: usize,
+    /// The base of the rotary position embedding: about the length of the longest chat. A larger one, made for long
+    /// contexts, leaves a small model less to tell neighbouring words by.
+    #[serde(default = "rope_theta")]
+    pub rope_theta: f64,
     /// The inner size of the feed-forward blocks.
     #[serde(default = "intermediate_size")]
     pub intermediate_size: usize,
@@ -64,7 +69,11 @@ fn heads() -> usize {
 }
 
 fn kv_heads() -> usize {
-    2
+    4
+}
+
+fn rope_theta() -> f64 {
+    1_000.0
 }
 
 fn intermediate_size() -> usize {
@@ -88,7 +97,7 @@ impl ModelInit {
             head_dim: None,
             vocab_size,
             max_position_embeddings: self.context,
-            rope_theta: 10_000.0,
+            rope_theta: self.rope_theta,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             hidden_act: "silu".to_owned(),
@@ -106,7 +115,7 @@ impl Stage for ModelInit {
 base:
   kind: model.init
   in: {examples: demos.examples}
-  with: {vocab_size: 1200, hidden_size: 128, layers: 4, heads: 4, kv_heads: 2, intermediate_size: 352, context: 768, seed: 1}
+  with: {vocab_size: 1200, hidden_size: 128, layers: 4, heads: 4, kv_heads: 4, intermediate_size: 352, context: 768, seed: 1}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
@@ -132,6 +141,9 @@ base:
         ];
         let zero = positive.iter().filter(|(_, value)| *value == 0);
         problems.extend(zero.map(|(name, _)| Problem::new(*name, "must be at least 1")));
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            problems.push(Problem::new("rope_theta", "must be a positive number"));
+        }
         if problems.is_empty() {
             if !self.hidden_size.is_multiple_of(2 * self.heads) {
                 let message = format!("must be a multiple of twice `heads`, {}", 2 * self.heads);
