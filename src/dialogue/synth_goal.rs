@@ -195,13 +195,13 @@ fn train(rng: &mut ChaCha8Rng, record: &Record) -> Slots {
 }
 
 fn booking(rng: &mut ChaCha8Rng, domain: &str) -> Slots {
-    let people = |rng: &mut ChaCha8Rng| ("people", rng.random_range(1..=8).to_string());
+    let people = |rng: &mut ChaCha8Rng| ("people", rng.random_range(1..=4).to_string());
     let day = |rng: &mut ChaCha8Rng| ("day", pick(rng, DAYS).to_owned());
     match domain {
         "restaurant" if rng.random_bool(0.6) => {
-            vec![people(rng), day(rng), ("time", time(11 * 60 + 30 * rng.random_range(0..18)))]
+            vec![people(rng), day(rng), ("time", time(60 * rng.random_range(12..20)))]
         }
-        "hotel" if rng.random_bool(0.6) => vec![people(rng), ("stay", rng.random_range(1..=5).to_string()), day(rng)],
+        "hotel" if rng.random_bool(0.6) => vec![people(rng), ("stay", rng.random_range(1..=4).to_string()), day(rng)],
         "train" if rng.random_bool(0.6) => vec![people(rng)],
         _ => Slots::new(),
     }
@@ -214,8 +214,8 @@ fn other_booking(rng: &mut ChaCha8Rng, domain: &str, book: &Slots) -> Slots {
     let Some((_, value)) = other.iter_mut().find(|(name, _)| *name == slot) else { return Slots::new() };
     loop {
         let drawn = match slot {
-            "time" => time(11 * 60 + 30 * rng.random_range(0..18)),
-            _ => rng.random_range(1..=5).to_string(),
+            "time" => time(60 * rng.random_range(12..20)),
+            _ => rng.random_range(1..=4).to_string(),
         };
         if drawn != *value {
             *value = drawn;
