@@ -198,7 +198,7 @@ struct Work {
 
 enum Kind {
     Single(Box<Single>),
-    Rows(Rows),
+    Rows(Box<Rows>),
 }
 
 /// One new token in every row.
@@ -247,7 +247,7 @@ impl Work {
             kind: if counts.iter().all(|&count| count == 1) {
                 Kind::Single(Box::new(Single::new(model, batch)))
             } else {
-                Kind::Rows(Rows::new(model, batch, &counts))
+                Kind::Rows(Box::new(Rows::new(model, batch, &counts)))
             },
         }
     }
