@@ -40,12 +40,14 @@ impl Workers {
             return jobs.into_iter().map(work).for_each(take);
         }
         let queue = Mutex::new(jobs.into_iter().enumerate());
+        // A function, so that the lock is free again before the work begins: in `while let` it would be held through the body.
+        let next = || locked(&queue).next();
         let outlet = Mutex::new(Outlet { next: 0, waiting: BTreeMap::new(), take });
         std::thread::scope(|scope| {
             for pool in &self.pools {
                 scope.spawn(|| {
                     pool.install(|| {
-                        while let Some((number, job)) = locked(&queue).next() {
+                        while let Some((number, job)) = next() {
                             let result = work(job);
                             locked(&outlet).put(number, result);
                         }
@@ -112,6 +114,14 @@ mod tests {
         for count in [0, 1, 3] {
             assert_eq!(Workers::of(count).unwrap().map((0..12).collect(), work), expected);
         }
+    }
+
+    #[test]
+    fn workers_work_at_the_same_time() {
+        // Each of two jobs waits for the other: one after the other would never end.
+        let barrier = std::sync::Barrier::new(2);
+        let met = Workers::of(2).unwrap().map(vec![(), ()], |()| barrier.wait().is_leader());
+        assert_eq!(met.iter().filter(|leader| **leader).count(), 1);
     }
 
     #[test]
