@@ -322,8 +322,8 @@ impl AgendaUser {
         Some(say::book(rng, &goal.domain, &booking.iter().map(pair).collect::<Vec<_>>()))
     }
 
-    /// A booking was refused: the final details replace the failing ones; then the constraints are said again (the agent may
-    /// have tried to book the wrong thing), then the details.
+    /// A booking was refused: the final details replace the failing ones; then the details are said again (the agent may have
+    /// misheard them), then the constraints (it may have tried to book the wrong thing), and so on in turn.
     fn after_refusal(&mut self, goal: &DomainGoal, rng: &mut ChaCha8Rng) -> Option<String> {
         if self.failing_book {
             let before = self.booking(goal);
@@ -335,7 +335,7 @@ impl AgendaUser {
         }
         self.misunderstood += 1;
         self.refusals += 1;
-        if self.refusals % 2 == 1 && !goal.info.is_empty() {
+        if self.refusals.is_multiple_of(2) && !goal.info.is_empty() {
             self.stage = Stage::Searching;
             self.failing = false;
             return Some(say::add(rng, &self.clauses(goal, &goal.info)));

@@ -101,7 +101,7 @@ pub struct UserSpec {
     #[serde(default)]
     pub prompt: Option<String>,
     /// Misunderstandings that the agenda user bears before it gives up.
-    #[serde(default = "three_times")]
+    #[serde(default = "four_times")]
     pub patience: u32,
 }
 
@@ -117,8 +117,8 @@ fn three() -> usize {
     3
 }
 
-fn three_times() -> u32 {
-    3
+fn four_times() -> u32 {
+    4
 }
 
 impl Default for Agent {
@@ -139,7 +139,7 @@ impl Default for Agent {
 
 impl Default for UserSpec {
     fn default() -> Self {
-        Self { kind: UserKind::default(), model: None, prompt: None, patience: three_times() }
+        Self { kind: UserKind::default(), model: None, prompt: None, patience: four_times() }
     }
 }
 
