@@ -96,6 +96,15 @@ impl Synthesizer {
         Ok(Self { seed, mix, databases, world, converter, cast })
     }
 
+    /// The same town whose agent spoils a decision with this probability (0 to 1), and mends it when the customer objects:
+    /// people make mistakes when they are recorded, too.
+    pub fn noisy(mut self, noise: f64) -> Self {
+        if let User::Agenda { lexicon, .. } = &self.cast.user {
+            self.cast.agent.model = std::rc::Rc::new(RuleAgent::new(lexicon.clone(), noise));
+        }
+        self
+    }
+
     /// The dialogue of a number: a goal that its dialogue reaches. It does not depend on the dialogues before it.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ const CORPUS: Folder = Folder::new("corpus", "files/v1");
 
 /// Invents a town and its customers: databases, goals and two-sided dialogues, in the layout of MultiWOZ 2.0.
 ///
-/// The dialogues are written by templates of our own: an agenda-based user talks to a rule-based agent that makes no mistakes,
-/// and the log is annotated with belief states and bookings as MultiWOZ is. Every goal is reached. Memory does not grow with
-/// the number of dialogues.
+/// The dialogues are written by templates of our own: an agenda-based user talks to a rule-based agent, and the log is
+/// annotated with belief states and bookings as MultiWOZ is. Every goal is reached in the end, also where `noise` lets the
+/// agent make mistakes. Memory does not grow with the number of dialogues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MultiwozSynthesize {
@@ -31,6 +31,9 @@ pub struct MultiwozSynthesize {
     /// The share of searches, and of bookings, that the customer first tries with values that fail.
     #[serde(default = "seldom")]
     pub failing: f64,
+    /// The probability that a decision of the agent that writes the dialogues is spoilt: mistakes, and how they are mended.
+    #[serde(default)]
+    pub noise: f64,
     /// The share of dialogues that `valListFile.json` names.
     #[serde(default = "tenth")]
     pub val: f64,
@@ -100,7 +103,7 @@ corpus:
         if self.max_domains == 0 {
             problems.push(Problem::new("max_domains", "must be at least 1"));
         }
-        for (field, share) in [("failing", self.failing), ("val", self.val), ("test", self.test)] {
+        for (field, share) in [("failing", self.failing), ("noise", self.noise), ("val", self.val), ("test", self.test)] {
             if !(0.0..=1.0).contains(&share) {
                 problems.push(Problem::new(field, "must lie between 0 and 1"));
             }
@@ -113,7 +116,7 @@ corpus:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let mix = GoalMix { domains: self.domains.clone(), max_domains: self.max_domains, failing: self.failing };
-        let mut synthesizer = Synthesizer::new(self.seed, mix)?;
+        let mut synthesizer = Synthesizer::new(self.seed, mix)?.noisy(self.noise);
         let folder = context.folder(&CORPUS)?;
         write_corpus::<anyhow::Error>(&mut synthesizer, &folder, self.dialogues, (self.val, self.test), |done| {
             context.progress(done as u64, self.dialogues as u64, "dialogues", "");
