@@ -1,8 +1,8 @@
 //! `thresh`: declarative pipelines for self-training dialogue agents from sparse rewards.
 //!
-//! The modules in layer order, each importing only from those below it:
-//! `cli`, `report`, `config`, `stages`, then `engine` beside the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`,
-//! `train`, `eval`), then `chat`, `table`, `fs`, `net`, `child`. Engine and domain meet only in `stages`.
+//! The modules in layer order, each importing only from those below it: `cli`, `report`, `config`, `stages`; then `engine` beside
+//! the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`, `train`, `eval`); then `chat`, `child`, `examples`, `fs`, `net`,
+//! `seed`, `table`, `value`. Engine and domain meet only in `stages`.
 
 pub mod chat;
 pub mod child;

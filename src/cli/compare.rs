@@ -15,10 +15,8 @@ use crate::report::{comparison, frame};
 use crate::table::{self, Row};
 
 /// As `eval.compare` does by default.
-const SETTINGS: Settings = Settings {
-    resampling: Resampling { samples: 10_000, confidence: 0.95, seed: 0 },
-    test: Test::Permutation,
-};
+const SETTINGS: Settings =
+    Settings { resampling: Resampling { samples: 10_000, confidence: 0.95, seed: 0 }, test: Test::Permutation };
 
 #[derive(Args)]
 pub(super) struct CompareArgs {
@@ -117,11 +115,7 @@ fn scores(store: &Store, stage: &StageRecord, runs: &[&RunRecord], list_flips: b
     arms.dedup_by(|later, earlier| later.0 == earlier.0);
     let tables = arms.iter().map(|(run, path, _)| Ok((run.clone(), table::read::<ScoreRow>(path)?)));
     let tables = tables.collect::<Result<Vec<_>, table::TableError>>()?;
-    say(format!(
-        "\n{}\n{}",
-        stage.name,
-        comparison::render(&eval::compare(&tables, &arms[0].0, SETTINGS)?)
-    ))?;
+    say(format!("\n{}\n{}", stage.name, comparison::render(&eval::compare(&tables, &arms[0].0, SETTINGS)?)))?;
     if list_flips {
         for (run, path, _) in &arms[1..] {
             for flip in frame::flips(&arms[0].1, path)? {

@@ -38,7 +38,7 @@ pub struct Diagnostic {
     /// Where, and what to say there.
     pub place: Option<(Span, String)>,
     /// A second place that explains the first: where a name was used before.
-    pub related: Option<(Span, String)>,
+    pub related: Option<Box<(Span, String)>>,
     /// What to do.
     pub help: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Diagnostic {
 
     /// Points to a place that explains.
     pub fn related(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.related = Some((span, text.into()));
+        self.related = Some(Box::new((span, text.into())));
         self
     }
 
@@ -130,11 +130,12 @@ impl Diagnostics {
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
         let mut group = Group::with_title(Level::ERROR.primary_title(diagnostic.message.as_str()));
-        let same_file = match (&diagnostic.place, &diagnostic.related) {
+        let related = diagnostic.related.as_deref();
+        let same_file = match (&diagnostic.place, related) {
             (Some((place, _)), Some((related, _))) => place.file == related.file,
             _ => false,
         };
-        for (index, (span, label)) in [&diagnostic.place, &diagnostic.related].into_iter().flatten().enumerate() {
+        for (index, (span, label)) in [diagnostic.place.as_ref(), related].into_iter().flatten().enumerate() {
             if index == 1 && same_file {
                 break;
             }
@@ -142,7 +143,7 @@ impl Diagnostics {
             let mut snippet = Snippet::source(text)
                 .path(self.sources.path(span.file))
                 .annotation(AnnotationKind::Primary.span(visible(text, *span)).label(label.as_str()));
-            if let (true, Some((related, label))) = (same_file, &diagnostic.related) {
+            if let (true, Some((related, label))) = (same_file, related) {
                 snippet =
                     snippet.annotation(AnnotationKind::Context.span(visible(text, *related)).label(label.as_str()));
             }

@@ -151,7 +151,7 @@ fn at(node: &Node, path: &str) -> Option<Span> {
 }
 
 fn take(node: &mut Node, error: &PlaceError, taken: &mut Vec<String>) -> bool {
-    let name = error.path.first().cloned().or_else(|| error.unknown.as_ref().map(|(name, _)| name.clone()));
+    let name = error.path.first().cloned().or_else(|| error.unknown.as_ref().map(|unknown| unknown.0.clone()));
     let (Some(name), Value::Map(entries)) = (name, &mut node.value) else { return false };
     let before = entries.len();
     entries.retain(|(key, _)| key.text != name);
@@ -167,7 +167,7 @@ fn explain(kind: &Kind, error: &PlaceError, fallback: Span, key: &Key) -> Diagno
         return Diagnostic::at(fallback, format!("stage `{}` lacks the parameter `{path}{field}`", key.text))
             .help(format!("`thresh kinds {}` shows its parameters", kind.name));
     }
-    if let Some((name, known)) = &error.unknown {
+    if let Some((name, known)) = error.unknown.as_deref() {
         let message = if error.message.starts_with("unknown key") {
             format!("unknown parameter `{name}` of `{}`", kind.name)
         } else {

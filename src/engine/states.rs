@@ -42,8 +42,8 @@ impl States {
             rank,
             by_rank: graph.order().to_vec(),
         };
-        for index in 0..graph.nodes.len() {
-            if wanted[index] && graph.nodes[index].inputs.is_empty() {
+        for (index, (node, wanted)) in graph.nodes.iter().zip(wanted).enumerate() {
+            if *wanted && node.inputs.is_empty() {
                 states.make_ready(index);
             }
         }

@@ -245,8 +245,7 @@ pub fn casting(context: &Context, agent: &Agent, user: &UserSpec, world: &Arc<Wo
                 None => GOAL_PROMPT.to_owned(),
             };
             let model = serve(user.model.as_deref().unwrap_or_default())?;
-            let sampling =
-                Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() };
+            let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() };
             User::Goal(Rc::new(GoalUser::new(model, sampling, &template)?))
         }
     };

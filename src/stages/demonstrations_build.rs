@@ -71,8 +71,7 @@ demonstrations:
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let chosen = self.tasks.choose(context.rows(&TASKS)?)?;
         let total = chosen.len() as u64;
-        let mut tasks: BTreeMap<String, Task> =
-            chosen.into_iter().map(|task| (task.dialogue.clone(), task)).collect();
+        let mut tasks: BTreeMap<String, Task> = chosen.into_iter().map(|task| (task.dialogue.clone(), task)).collect();
         let mut examples: BTreeMap<String, SftExample> = BTreeMap::new();
         let (mut unfit, mut poor, mut reward) = (0_u64, 0_u64, 0.0);
         corpus.for_each_dialogue(|name, dialogue: Dialogue| {

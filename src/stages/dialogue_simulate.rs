@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +97,7 @@ evaluate:
         let mut writer = context.writer(&EPISODES)?;
         let mut order = InOrder::new();
         let mut written = Ok(());
-        let (mut reward, mut broken, mut done) = (0.0, 0_u64, 0_u64);
+        let (mut reward, mut broken, mut done, mut why) = (0.0, 0_u64, 0_u64, None);
         let cast = &casting.cast;
         let jobs = tasks.into_iter().map(|task| {
             let world = world.clone();
@@ -110,6 +111,7 @@ evaluate:
             if let Ok(row) = &row {
                 let lost = row.outcome == crate::dialogue::episode::Outcome::Broken;
                 broken += u64::from(lost);
+                why = why.take().or_else(|| row.reason.clone().filter(|_| lost));
                 reward += if lost { 0.0 } else { row.reward };
             }
             done += 1;
@@ -124,6 +126,9 @@ evaluate:
         drive_here(&casting.driven(), WIDTH, jobs, on_done, &context.stop).map_err(|_| Stopped)?;
         written?;
         casting.record(context);
+        if broken == total {
+            bail!("every dialogue is broken: {}", why.unwrap_or_default());
+        }
         if broken > 0 {
             context.warn(format!("{broken} of {total} dialogues are broken: a model did not answer"));
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +131,8 @@ harvest:
             }
         });
         let on_done = |place, tree: anyhow::Result<(Outcome, Vec<NodeRow>)>| {
-            if let Ok((outcome, _)) = &tree {
-                counts.add(*outcome);
+            if let Ok((outcome, rows)) = &tree {
+                counts.add(*outcome, rows.first().and_then(|row| row.reason.as_ref()));
             }
             context.progress(counts.done, total, "trees", format!("{} complete", counts.complete));
             order.push(place, tree, |tree| {
@@ -144,6 +145,9 @@ harvest:
         written?;
         casting.record(context);
         context.figure("complete", counts.complete as f64);
+        if counts.broken == total {
+            bail!("every tree is broken: {}", counts.why.unwrap_or_default());
+        }
         if counts.broken > 0 {
             context.warn(format!("{} of {total} trees are broken: a model did not answer", counts.broken));
         }
@@ -169,10 +173,15 @@ struct Counts {
     done: u64,
     complete: u64,
     broken: u64,
+    /// Why the first broken one is.
+    why: Option<String>,
 }
 
 impl Counts {
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: Outcome, reason: Option<&String>) {
+        if outcome == Outcome::Broken && self.why.is_none() {
+            self.why = reason.cloned();
+        }
         self.done += 1;
         self.complete += u64::from(outcome == Outcome::Complete);
         self.broken += u64::from(outcome == Outcome::Broken);

@@ -96,14 +96,16 @@ corpus:
         }
         for (place, domain) in self.domains.iter().enumerate() {
             if !DOMAINS.contains(&domain.as_str()) {
-                let message = format!("is `{domain}`; known are {}", DOMAINS.map(|name| format!("`{name}`")).join(", "));
+                let message =
+                    format!("is `{domain}`; known are {}", DOMAINS.map(|name| format!("`{name}`")).join(", "));
                 problems.push(Problem::new(format!("domains.{place}"), message));
             }
         }
         if self.max_domains == 0 {
             problems.push(Problem::new("max_domains", "must be at least 1"));
         }
-        for (field, share) in [("failing", self.failing), ("noise", self.noise), ("val", self.val), ("test", self.test)] {
+        for (field, share) in [("failing", self.failing), ("noise", self.noise), ("val", self.val), ("test", self.test)]
+        {
             if !(0.0..=1.0).contains(&share) {
                 problems.push(Problem::new(field, "must lie between 0 and 1"));
             }

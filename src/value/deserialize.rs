@@ -18,7 +18,7 @@ pub struct PlaceError {
     /// The field that is missing, where that is the matter.
     pub missing: Option<String>,
     /// The key that is unknown and the keys that are known, where that is the matter.
-    pub unknown: Option<(String, Vec<String>)>,
+    pub unknown: Option<Box<(String, Vec<String>)>>,
 }
 
 impl PlaceError {
@@ -52,13 +52,16 @@ impl de::Error for PlaceError {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let known = expected.iter().map(|&name| name.to_owned()).collect();
-        Self { unknown: Some((field.to_owned(), known)), ..Self::custom(format!("unknown key `{field}`")) }
+        Self { unknown: Some(Box::new((field.to_owned(), known))), ..Self::custom(format!("unknown key `{field}`")) }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let known: Vec<String> = expected.iter().map(|&name| name.to_owned()).collect();
         let listed = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        Self { unknown: Some((variant.to_owned(), known)), ..Self::custom(format!("`{variant}` is none of {listed}")) }
+        Self {
+            unknown: Some(Box::new((variant.to_owned(), known))),
+            ..Self::custom(format!("`{variant}` is none of {listed}"))
+        }
     }
 }
 

@@ -6,4 +6,5 @@ mod engine;
 mod kinds;
 mod layers;
 mod orphans;
+mod pipelines;
 mod project;
