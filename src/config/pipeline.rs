@@ -192,6 +192,7 @@ impl Loader {
                 }
             }
         }
+        let references = self.problems.len();
         let drafts: Vec<Draft> = stages
             .entries()
             .iter()
@@ -200,8 +201,18 @@ impl Loader {
                 stage::read(key, node, &mut self.problems)
             })
             .collect();
+        self.forget_echoes(references);
         let graph = self.connect(name.as_deref().unwrap_or_default(), &drafts)?;
         Some(Pipeline { path: path.to_owned(), description, graph })
+    }
+
+    /// A wrong `${…}` is one mistake: that the text which is left is no number says nothing new.
+    fn forget_echoes(&mut self, references: usize) {
+        let (first, later) = self.problems.split_at(references);
+        let place = |problem: &Diagnostic| problem.place.as_ref().map(|(span, _)| *span);
+        let known: Vec<_> = first.iter().filter_map(place).collect();
+        let later = later.iter().filter(|problem| !place(problem).is_some_and(|span| known.contains(&span)));
+        self.problems = first.iter().chain(later).cloned().collect();
     }
 
     fn check_name(&mut self, key: &Key) {

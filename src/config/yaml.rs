@@ -33,6 +33,7 @@ fn plain(message: &str) -> String {
         _ => message,
     };
     let message = message.split(" at line ").next().unwrap_or(message);
+    let message = message.split(", set ").next().unwrap_or(message);
     format!("not valid YAML: {message}")
 }
 

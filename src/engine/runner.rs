@@ -221,6 +221,9 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             let result = self.results[edge.from].clone()?;
             Some((edge.input.clone(), edge.from, result, edge.output.clone()))
         };
+        // In the order of their names: the order in the file must not matter, as it is not part of the fingerprint.
+        let mut inputs: Vec<_> = node.inputs.iter().filter_map(input).collect();
+        inputs.sort_by(|a, b| a.0.cmp(&b.0));
         Job {
             index,
             stage: node.stage.clone(),
@@ -229,7 +232,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             run: self.record.run.clone(),
             fields,
             fingerprint,
-            inputs: node.inputs.iter().filter_map(input).collect(),
+            inputs,
             force,
             project: self.options.project.clone(),
             profile: self.options.profile.clone(),

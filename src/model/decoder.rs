@@ -31,6 +31,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// How many numbers there are to learn.
+    pub fn parameters(&self) -> usize {
+        self.num_params()
+    }
+
     /// A decoder with random weights: embeddings normal with deviation 0.02; projections with 1/sqrt(inputs), those back into
     /// the residual stream divided by sqrt(2 layers) besides; norms one. The same seed gives the same weights everywhere.
     ///

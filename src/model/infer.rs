@@ -322,8 +322,23 @@ fn row_bias(length: usize, count: usize, group: usize, device: &Device) -> Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::tests::tiny;
     use crate::model::prefix::PrefixCache;
-    use crate::model::speed::quickstart;
+
+    /// A model of the quickstart's size: large enough for the matrix kernels that real models meet.
+    fn quickstart() -> crate::model::ModelConfig {
+        crate::model::ModelConfig {
+            hidden_size: 128,
+            intermediate_size: 352,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: Some(4),
+            vocab_size: 1_200,
+            rope_theta: 1_000.0,
+            max_position_embeddings: 768,
+            ..tiny()
+        }
+    }
 
     /// The bits of the logits of every step, row by row: the prompts first, then one fixed token after the other.
     fn steps(

@@ -13,8 +13,6 @@ pub mod layer;
 pub mod prefix;
 mod rope;
 pub mod sample;
-#[cfg(test)]
-mod speed;
 pub mod tokenizer;
 pub mod weights;
 

@@ -166,7 +166,7 @@ base:
         config.pad_token_id = Some(tokenizer.pad());
         let decoder = Decoder::init(&config, self.seed, &device(context.profile.device())?)?;
         context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);
-        context.figure("parameters", burn::module::Module::num_params(&decoder) as f64);
+        context.figure("parameters", decoder.parameters() as f64);
         Bundle { decoder, tokenizer }.save(&context.folder(&MODEL)?)?;
         Ok(())
     }

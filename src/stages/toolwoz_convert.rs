@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn the_example_is_a_stage_and_parameters_are_checked() {
         let example: serde_json::Value = serde_yaml::from_str(ToolwozConvert::EXAMPLE).unwrap();
-        let stage: ToolwozConvert = serde_json::from_value(example["with"].clone()).unwrap();
+        let stage: ToolwozConvert = serde_json::from_value(example["toolwoz"]["with"].clone()).unwrap();
         assert_eq!((stage.splits.as_slice(), stage.check()), ([Split::Train, Split::Test].as_slice(), Vec::new()));
         let bad = ToolwozConvert { splits: vec![], limit: Some(0), ..all() };
         assert_eq!(bad.check().iter().map(|problem| problem.field.as_str()).collect::<Vec<_>>(), ["splits", "limit"]);

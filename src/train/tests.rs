@@ -286,38 +286,3 @@ fn nothing_to_learn_is_an_error() {
     let error = sft::train(decoder(), &examples, &settings(), nowhere(), &Listener::default()).unwrap_err();
     assert_eq!(error.to_string(), "there are no examples to train on that have a scored token");
 }
-
-#[test]
-#[ignore = "a measurement, not a check"]
-fn speed_of_a_step() {
-    let rows: usize = 32;
-    let config = r#"{"model_type": "llama", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "vocab_size": 1024, "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
-    let model = Decoder::init(&ModelConfig::parse(config).unwrap(), 3, &Device::flex()).unwrap();
-    let one = |index: usize| Sequence {
-        dialogue: format!("d{index}"),
-        ids: (0..256).map(|place| (1 + (index * 7 + place * 3) % 1000) as u32).collect(),
-        scored: (0..256).map(|place| place % 10 < 4).collect(),
-    };
-    let examples: Vec<Sequence> = (0..rows * 6).map(one).collect();
-    struct Clock(RefCell<std::time::Instant>);
-    impl Watch for Clock {
-        fn stop(&self) -> bool {
-            false
-        }
-        fn prepared(&self, _: u64, _: u64) {}
-        fn step(&self, row: &TrainLog, _: u64) {
-            let seconds = self.0.replace(std::time::Instant::now()).elapsed().as_secs_f64();
-            println!(
-                "step {} loss {:.4} {seconds:.3} s {:.0} tokens/s",
-                row.step,
-                row.loss,
-                row.tokens as f64 / seconds
-            );
-        }
-    }
-    let settings = Settings { batch_size: rows, ..settings() };
-    let clock = Clock(RefCell::new(std::time::Instant::now()));
-    sft::train(model, &examples, &settings, nowhere(), &clock).unwrap();
-}

@@ -90,7 +90,7 @@ impl Node {
             Value::Int(value) => visitor.visit_i64(value),
             Value::Large(value) => visitor.visit_u64(value),
             Value::Float(value) => visitor.visit_f64(value),
-            _ => return Err(self.wrong(&visitor).at(self.span)),
+            _ => Err(self.wrong(&visitor)),
         };
         result.map_err(|error: PlaceError| plain_numbers(error, self).at(self.span))
     }
@@ -112,6 +112,7 @@ fn plain_numbers(mut error: PlaceError, node: &Node) -> PlaceError {
         ("a nonzero u32", "a whole number, 1 or more"),
     ];
     let expected = error.message.rsplit("expected ").next().unwrap_or_default();
+    let expected = expected.split(", found ").next().unwrap_or_default();
     if let Some((_, words)) = bounds.iter().find(|(name, _)| *name == expected) {
         error.message = format!("expected {words}, found {}", node.describe());
     }
