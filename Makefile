@@ -3,7 +3,7 @@
 .PHONY: run test lint schemas install clean
 
 run:
-	cargo run --quiet -- run pipelines/quickstart.yaml
+	cargo run -- run pipelines/quickstart.yaml
 
 test: lint
 	cargo test
