@@ -23,7 +23,7 @@ use crate::engine::store::Store;
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
-/// Exit codes: 0 done, 1 a stage failed or a result is missing, 2 the pipeline or the command is wrong.
+/// Exit codes: 0 done, 1 a stage failed or a result is missing, 2 the pipeline or the command is wrong, 130 stopped from outside.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

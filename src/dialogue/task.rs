@@ -48,7 +48,8 @@ pub struct GoalCall {
 pub struct Task {
     /// The source dialogue: `MUL0003.json`.
     pub dialogue: String,
-    /// `train`, `val` or `test`. The 450 test tasks of the paper are the first 450 of `test` in the order of `dialogue`.
+    /// `train`, `val` or `test`; here `test` is the reference's `full_test`. The paper's 450 test tasks are the first 450 of
+    /// it in the order of `dialogue`.
     pub split: String,
     /// The goal in sentences, one a line, as the source gives them with its emphasis tags.
     pub message: String,

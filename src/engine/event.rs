@@ -1,5 +1,7 @@
 //! What happens during a run, told to whoever reports it.
 
+use std::collections::BTreeMap;
+
 use super::stage::Notice;
 
 /// One event; stages are named by their index in the graph.
@@ -11,8 +13,8 @@ pub enum Event {
     StageStarted { stage: usize },
     /// A stage says something.
     Said { stage: usize, notice: Notice },
-    /// A stage has its result.
-    StageFinished { stage: usize, computed: bool, seconds: f64 },
+    /// A stage has its result; the figures are those that it gave on the way.
+    StageFinished { stage: usize, computed: bool, seconds: f64, figures: BTreeMap<String, f64> },
     /// A stage failed; the text is the whole message, causes included.
     StageFailed { stage: usize, message: String, seconds: f64 },
     /// A stage cannot run because one that it needs failed.

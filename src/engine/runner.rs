@@ -269,8 +269,9 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         record.outcome = if computed { Outcome::Computed } else { Outcome::Fresh };
         record.fingerprint = Some(manifest.fingerprint.clone());
         record.seconds = seconds;
+        let figures = record.figures.clone();
         self.results[index] = Some(manifest);
-        (self.report)(&Event::StageFinished { stage: index, computed, seconds });
+        (self.report)(&Event::StageFinished { stage: index, computed, seconds, figures });
         self.states.finish(self.graph, &self.options.wanted, index);
     }
 

@@ -34,8 +34,8 @@ fn object(graph: &Graph, event: &Event) -> Value {
                 json!({"event": "figure", "stage": name(stage), "name": figure, "value": value})
             }
         },
-        Event::StageFinished { stage, computed, seconds } => {
-            json!({"event": "stage_finished", "stage": name(stage), "computed": computed, "seconds": seconds})
+        Event::StageFinished { stage, computed, seconds, figures } => {
+            json!({"event": "stage_finished", "stage": name(stage), "computed": computed, "seconds": seconds, "figures": figures})
         }
         Event::StageFailed { stage, message, seconds } => {
             json!({"event": "stage_failed", "stage": name(stage), "message": message, "seconds": seconds})

@@ -1,6 +1,6 @@
 //! Events as plain lines on stderr.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::{Report, duration};
@@ -53,8 +53,8 @@ pub(super) fn line(graph: &Graph, event: &Event) -> Option<(String, bool)> {
         }
         Event::Said { stage, notice: Notice::Warning(text) } => (format!("{}: warning: {text}", name(stage)), true),
         Event::Said { notice: Notice::Figure { .. }, .. } => return None,
-        Event::StageFinished { stage, computed: true, seconds } => {
-            (format!("{}: computed in {}", name(stage), duration(*seconds)), false)
+        Event::StageFinished { stage, computed: true, seconds, figures } => {
+            (format!("{}: computed in {}{}", name(stage), duration(*seconds), listed(figures)), false)
         }
         Event::StageFinished { stage, computed: false, .. } => (format!("{}: fresh", name(stage)), false),
         Event::StageFailed { stage, message, .. } => (format!("{}: failed: {message}", name(stage)), true),
@@ -66,6 +66,19 @@ pub(super) fn line(graph: &Graph, event: &Event) -> Option<(String, bool)> {
         }
         Event::RunFinished(summary) => (finished(summary), false),
     })
+}
+
+/// Figures as a remark: ` (tasks 7849, reward 0.969)`.
+fn listed(figures: &BTreeMap<String, f64>) -> String {
+    let one = |(name, value): (&String, &f64)| match value.fract() {
+        0.0 => format!("{name} {value}"),
+        _ if value.abs() >= 100.0 => format!("{name} {value:.0}"),
+        _ => format!("{name} {value:.3}"),
+    };
+    if figures.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", figures.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 fn finished(summary: &Summary) -> String {

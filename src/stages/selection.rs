@@ -7,11 +7,16 @@ use crate::dialogue::task::Task;
 use crate::engine::stage::Problem;
 use crate::table::TableReader;
 
+const SPLITS: [&str; 4] = ["train", "val", "test", "full_test"];
+
+/// How many test tasks the paper uses (reference, section 1.2; quirk Q15).
+const PAPER_TEST: usize = 450;
+
 /// A choice of tasks: those of a split, in the order of the dialogues' names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// `train`, `val` or `test`; all where absent.
+    /// `train`, `val`, `test` (the paper's: the first 450 of the test tasks) or `full_test` (all of them); all tasks where absent.
     #[serde(default)]
     pub split: Option<String>,
     /// Leave out this many at the beginning.
@@ -23,7 +28,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The test tasks.
+    /// The paper's test tasks.
     pub fn test() -> Self {
         Self { split: Some("test".to_owned()), skip: 0, limit: None }
     }
@@ -36,8 +41,9 @@ impl Selection {
     /// What is wrong beyond types.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if let Some(split) = self.split.as_deref().filter(|split| !["train", "val", "test"].contains(split)) {
-            problems.push(Problem::new("tasks.split", format!("is `{split}`; known are `train`, `val`, `test`")));
+        if let Some(split) = self.split.as_deref().filter(|split| !SPLITS.contains(split)) {
+            let known = SPLITS.map(|split| format!("`{split}`")).join(", ");
+            problems.push(Problem::new("tasks.split", format!("is `{split}`; known are {known}")));
         }
         if self.limit == Some(0) {
             problems.push(Problem::new("tasks.limit", "must be at least 1"));
@@ -50,16 +56,20 @@ impl Selection {
     /// # Errors
     /// When the table is damaged, or nothing is left of it.
     pub fn choose(&self, tasks: TableReader<Task>) -> anyhow::Result<Vec<Task>> {
+        let split = self.split.as_deref().map(|split| if split == "full_test" { "test" } else { split });
         let mut chosen = Vec::new();
         let mut seen = 0;
         for task in tasks {
             let task = task?;
             seen += 1;
-            if self.split.as_ref().is_none_or(|split| *split == task.split) {
+            if split.is_none_or(|split| split == task.split) {
                 chosen.push(task);
             }
         }
         chosen.sort_by(|a, b| a.dialogue.cmp(&b.dialogue));
+        if self.split.as_deref() == Some("test") {
+            chosen.truncate(PAPER_TEST);
+        }
         let found = chosen.len();
         let chosen: Vec<Task> = chosen.into_iter().skip(self.skip).take(self.limit.unwrap_or(usize::MAX)).collect();
         anyhow::ensure!(

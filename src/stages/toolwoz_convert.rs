@@ -103,14 +103,15 @@ toolwoz:
         let items = world_items(&corpus.databases()?, &rules);
         let mut converter = Converter::new(&items, corpus.splits()?, rules)?;
         let mut tasks = context.writer(&TASKS)?;
-        let mut left = vec![self.limit.unwrap_or(usize::MAX); self.splits.len()];
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut taken = vec![0; self.splits.len()];
         corpus.for_each_dialogue(|name, outline: Outline| {
             context.check_stop()?;
             if let Some(task) = converter.convert(&name, &outline)?
                 && let Some(part) = self.splits.iter().position(|split| split.name() == task.split)
-                && left[part] > 0
+                && taken[part] < limit
             {
-                left[part] -= 1;
+                taken[part] += 1;
                 tasks.push(task)?;
             }
             Ok::<(), anyhow::Error>(())
@@ -124,6 +125,9 @@ toolwoz:
         }
         context.write(&WORLD, items)?;
         say(converter.report(), context);
+        for (split, count) in self.splits.iter().zip(taken) {
+            context.figure(format!("tasks_{}", split.name()), count as f64);
+        }
         Ok(())
     }
 }
@@ -132,7 +136,7 @@ fn say(report: &Report, context: &Context) {
     context.figure("dialogues", report.dialogues as f64);
     context.figure("dialogues_without_tools", report.untooled.iter().sum::<usize>() as f64);
     context.figure("dialogues_without_goals", report.without_goals as f64);
-    for (domain, count) in DOMAINS.iter().zip(report.unrecorded_bookings) {
+    for (domain, count) in DOMAINS.iter().zip(report.unrecorded_bookings).filter(|(_, count)| *count > 0) {
         context.figure(format!("unrecorded_bookings_{domain}"), count as f64);
     }
 }

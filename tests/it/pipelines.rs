@@ -122,6 +122,18 @@ fn the_real_data_give_the_counts_of_the_reference() {
 }
 
 #[test]
+fn every_pipeline_of_the_tree_is_right_and_the_readme_shows_one_as_it_is() {
+    let readme = std::fs::read_to_string(tree().join("README.md")).unwrap();
+    let project = Project::new();
+    for entry in std::fs::read_dir(tree().join("pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        project.ok(&["check", path.to_str().unwrap()]);
+    }
+    let josh = std::fs::read_to_string(tree().join("pipelines/josh.yaml")).unwrap();
+    assert!(readme.contains(&format!("```yaml\n{josh}```")), "README.md shows an old pipelines/josh.yaml");
+}
+
+#[test]
 fn an_endpoint_that_is_down_is_one_clear_error() {
     let project = Project::new();
     // A port that was free a moment ago, and that nobody listens on.
