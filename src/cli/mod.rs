@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Diagnostics, Pipeline, Project};
+use crate::engine::stage::in_full;
 use crate::engine::store::Store;
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
@@ -119,7 +120,7 @@ pub fn main() -> ExitCode {
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     match error.downcast_ref::<Diagnostics>() {
         Some(diagnostics) => eprint!("{}", diagnostics.render(colour())),
-        None => eprintln!("error: {error:#}"),
+        None => eprintln!("error: {}", in_full(error)),
     }
     ExitCode::from(code)
 }

@@ -21,6 +21,8 @@ pub enum Event {
     StageSkipped { stage: usize, because_of: usize },
     /// A stored result turned out to be damaged and is computed again.
     Damaged { stage: usize, what: String },
+    /// The record of the run cannot be written; the run goes on.
+    NotRecorded { why: String },
     /// All is said.
     RunFinished(Summary),
 }

@@ -6,6 +6,7 @@ use super::fingerprint::{Change, Fields, changes, fields, fingerprint};
 use super::graph::Graph;
 use super::history::{self, RunRecord};
 use super::port::Holds;
+use super::stage::in_full;
 use super::store::{Found, Manifest, Store};
 
 /// What a run would do with a stage.
@@ -70,9 +71,7 @@ pub fn plan(graph: &Graph, store: &Store, project: &Path, records: &[RunRecord])
             Some(edge) => Planned { verdict: Verdict::After { upstream: edge.from }, fingerprint: None, result: None },
             None => match fields_of(graph, index, &results, project) {
                 Ok(fields) => decide(graph, index, store, records, &fields)?,
-                Err(error) => {
-                    Planned { verdict: Verdict::Broken(format!("{error:#}")), fingerprint: None, result: None }
-                }
+                Err(error) => Planned { verdict: Verdict::Broken(in_full(&error)), fingerprint: None, result: None },
             },
         };
         results[index].clone_from(&planned.result);

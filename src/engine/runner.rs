@@ -14,9 +14,10 @@ use super::graph::Graph;
 use super::history::{self, Outcome, RunRecord, StageRecord};
 use super::plan::fields_of;
 use super::port::PortSpec;
-use super::stage::{AnyStage, Context, Input, Notice, Profile, Stopped};
+use super::stage::{AnyStage, Context, Input, Notice, Profile, Stopped, in_full};
 use super::states::States;
 use super::store::{Found, Manifest, Store, StoreError};
+use crate::fs;
 
 /// How a run is done; nothing here changes a result.
 pub struct Options {
@@ -38,7 +39,7 @@ pub struct Options {
     pub stop: Arc<AtomicBool>,
 }
 
-/// The time between two states of a run's record on the disk.
+/// The least time between two states of a run's record on the disk: a run of many quick stages must not do little else.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
 enum Message {
@@ -103,17 +104,18 @@ pub async fn run(
         sender,
         busy: 0,
         saved: Instant::now(),
+        unrecorded: false,
         report: &mut report,
     };
     (running.report)(&Event::RunStarted {
         run: run.clone(),
         stages: options.wanted.iter().filter(|&&wanted| wanted).count(),
     });
-    history::write(store, &running.record)?;
+    running.save();
     running.drive(receiver).await?;
-    let mut record = running.record;
-    record.seconds = Some(began.elapsed().as_secs_f64());
-    history::write(store, &record)?;
+    running.record.seconds = Some(began.elapsed().as_secs_f64());
+    running.save();
+    let record = running.record;
     let summary = Summary {
         run,
         computed: record.count(Outcome::Computed),
@@ -154,6 +156,7 @@ struct Run<'a, R: FnMut(&Event)> {
     sender: UnboundedSender<Message>,
     busy: usize,
     saved: Instant,
+    unrecorded: bool,
     report: &'a mut R,
 }
 
@@ -174,19 +177,22 @@ impl<R: FnMut(&Event)> Run<'_, R> {
                 Message::Ended(index, ended, seconds) => {
                     self.busy -= 1;
                     self.ended(index, ended, seconds);
-                    self.save()?;
+                    if self.saved.elapsed() > SAVE_PAUSE {
+                        self.save();
+                    }
                 }
             }
         }
     }
 
-    /// Writes the record down, but not so often that a run of many quick stages does little else.
-    fn save(&mut self) -> Result<(), StoreError> {
-        if self.saved.elapsed() > SAVE_PAUSE {
-            history::write(self.store, &self.record)?;
-            self.saved = Instant::now();
+    /// Writes the record down. A run whose record cannot be written (a full disk, a store that is read-only) goes on.
+    fn save(&mut self) {
+        self.saved = Instant::now();
+        if let Err(error) = history::write(self.store, &self.record)
+            && !std::mem::replace(&mut self.unrecorded, true)
+        {
+            (self.report)(&Event::NotRecorded { why: error.to_string() });
         }
-        Ok(())
     }
 
     /// Looks a stage's result up; where it is missing, a thread begins to compute it.
@@ -194,7 +200,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         let fields = match fields_of(self.graph, index, &self.results, &self.options.project) {
             Ok(fields) => fields,
             Err(error) => {
-                self.fail(index, format!("{error:#}"), 0.0);
+                self.fail(index, in_full(&error), 0.0);
                 return Ok(());
             }
         };
@@ -303,7 +309,7 @@ impl Job {
         match self.try_compute() {
             Ok(ended) => ended,
             Err(error) if error.is::<Stopped>() => Ended::Stopped,
-            Err(error) => Ended::Failed(format!("{error:#}")),
+            Err(error) => Ended::Failed(in_full(&error)),
         }
     }
 
@@ -331,7 +337,11 @@ impl Job {
                 let _ = sender.send(Message::Said(index, notice));
             }),
         };
-        self.stage.run(&context)?;
+        if let Err(error) = self.stage.run(&context) {
+            // What it wrote is of no use, and the disk may be full of it.
+            let _ = fs::remove_dir_all(&workspace.out);
+            return Err(error);
+        }
         let manifest = self.store.commit(&workspace, self.fields.clone(), &self.fingerprint, &self.ports, &self.run)?;
         Ok(Ended::Result { manifest: Box::new(manifest), computed: true })
     }

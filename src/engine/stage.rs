@@ -259,6 +259,18 @@ impl Context {
     }
 }
 
+/// An error with its causes in one line; a cause that the text above it already tells is not told again.
+pub fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// The error of a stage that was asked to stop.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped before it was done")]

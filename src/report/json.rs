@@ -44,6 +44,7 @@ fn object(graph: &Graph, event: &Event) -> Value {
             json!({"event": "stage_skipped", "stage": name(stage), "because_of": name(because_of)})
         }
         Event::Damaged { stage, what } => json!({"event": "damaged", "stage": name(stage), "what": what}),
+        Event::NotRecorded { why } => json!({"event": "not_recorded", "why": why}),
         Event::RunFinished(summary) => json!({
             "event": "run_finished", "run": summary.run, "computed": summary.computed, "fresh": summary.fresh,
             "failed": summary.failed, "skipped": summary.skipped, "stopped": summary.stopped, "seconds": summary.seconds,

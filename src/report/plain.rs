@@ -64,6 +64,7 @@ pub(super) fn line(graph: &Graph, event: &Event) -> Option<(String, bool)> {
         Event::Damaged { stage, what } => {
             (format!("{}: computed again, its result is damaged: {what}", name(stage)), true)
         }
+        Event::NotRecorded { why } => (format!("warning: this run is not recorded: {why}"), true),
         Event::RunFinished(summary) => (finished(summary), false),
     })
 }
