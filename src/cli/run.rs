@@ -30,6 +30,9 @@ pub(super) struct RunArgs {
     /// Compute this stage even if its result is there.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+    /// Compute again what is broken in results: rows for which a model did not answer, and only those.
+    #[arg(long)]
+    retry_broken: bool,
     /// Run only up to this stage.
     #[arg(long, value_name = "STAGE")]
     upto: Vec<String>,
@@ -45,6 +48,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         profile: Arc::new(project.settings.clone()),
         project: project.root.clone(),
         force: indices(&args.force)?.into_iter().collect(),
+        retry_broken: args.retry_broken,
         wanted: wanted(&pipeline.graph, &indices(&args.upto)?),
         file: args.pipeline.pipeline.display().to_string(),
         set: args.pipeline.set.clone(),

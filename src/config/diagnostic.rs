@@ -25,6 +25,11 @@ impl Sources {
         &self.files[file].1
     }
 
+    /// The files that lie on the disk.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|(path, _)| path.clone()).filter(|path| path.is_file()).collect()
+    }
+
     fn path(&self, file: usize) -> String {
         self.files[file].0.display().to_string()
     }

@@ -8,7 +8,7 @@ use super::params::{self, Params};
 use super::stage::{self, Draft, unknown_keys};
 use super::yaml;
 use crate::engine::fingerprint::type_name;
-use crate::engine::graph::{Edge, Graph, Node as Stage};
+use crate::engine::graph::{Edge, Graph, Node as Stage, Policy};
 use crate::engine::port::{Arity, Holds, PortSpec};
 use crate::value::{Key, Node, Span, Value};
 
@@ -16,6 +16,8 @@ use crate::value::{Key, Node, Span, Value};
 pub struct Pipeline {
     /// The file that was asked for.
     pub path: PathBuf,
+    /// Every file that was read: that one, and those that it extends.
+    pub files: Vec<PathBuf>,
     /// What it is for, as the file says.
     pub description: Option<String>,
     /// The stages.
@@ -203,7 +205,7 @@ impl Loader {
             .collect();
         self.forget_echoes(references);
         let graph = self.connect(name.as_deref().unwrap_or_default(), &drafts)?;
-        Some(Pipeline { path: path.to_owned(), description, graph })
+        Some(Pipeline { path: path.to_owned(), files: self.sources.files(), description, graph })
     }
 
     /// A wrong `${…}` is one mistake: that the text which is left is no number says nothing new.
@@ -264,7 +266,7 @@ impl Loader {
             return None;
         }
         let nodes = drafts.iter().zip(edges).filter_map(|(draft, inputs)| {
-            Some(Stage { name: draft.key.text.clone(), stage: draft.stage.clone()?, inputs })
+            Some(Stage { name: draft.key.text.clone(), stage: draft.stage.clone()?, inputs, policy: Policy::default() })
         });
         Graph::new(name, nodes.collect()).ok()
     }

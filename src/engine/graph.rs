@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -16,6 +17,21 @@ pub struct Node {
     pub stage: Arc<dyn AnyStage>,
     /// What it reads.
     pub inputs: Vec<Edge>,
+    /// How it is run.
+    pub policy: Policy,
+}
+
+/// How a stage is run, as its pipeline says: nothing here is part of a fingerprint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// The pool that it takes a slot of; the kind's own where absent.
+    pub pool: Option<String>,
+    /// How often it is tried again after it failed.
+    pub retries: u32,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Whether its newest result counts whatever has changed since.
+    pub frozen: bool,
 }
 
 /// One connection.

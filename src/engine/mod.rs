@@ -1,11 +1,13 @@
 //! The engine: orders stages, caches results, runs what is missing. It knows no dialogue, no YAML, no burn, no polars.
 
+pub mod context;
 pub mod event;
 pub mod fingerprint;
 pub mod graph;
 pub mod history;
 pub mod plan;
 pub mod port;
+pub mod profile;
 pub mod runner;
 pub mod stage;
 pub mod states;

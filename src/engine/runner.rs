@@ -29,6 +29,8 @@ pub struct Options {
     pub jobs: usize,
     /// Stages whose results are computed anew even where they are there.
     pub force: BTreeSet<usize>,
+    /// Whether results with broken rows are computed again: only those rows.
+    pub retry_broken: bool,
     /// The stages that are wanted; those that they need are among them.
     pub wanted: Vec<bool>,
     /// The pipeline's file, for the record.
@@ -66,6 +68,9 @@ struct Job {
     /// Name, result and port of each input.
     inputs: Vec<(String, usize, Manifest, String)>,
     force: bool,
+    /// Whether a result whose rows are partly broken is computed again.
+    retry_broken: bool,
+    logs: PathBuf,
     project: PathBuf,
     profile: Arc<dyn Profile>,
     stop: Arc<AtomicBool>,
@@ -207,7 +212,9 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         let id = fingerprint(&fields);
         let force = self.options.force.contains(&index);
         match self.store.find(&id)? {
-            Found::Whole(manifest) if !force => self.finish(index, *manifest, false, 0.0),
+            Found::Whole(manifest) if !force && !(self.options.retry_broken && manifest.broken > 0) => {
+                self.finish(index, *manifest, false, 0.0)
+            }
             found => {
                 if let Found::Damaged(what) = found {
                     (self.report)(&Event::Damaged { stage: index, what });
@@ -240,6 +247,8 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             fingerprint,
             inputs,
             force,
+            retry_broken: self.options.retry_broken,
+            logs: self.store.runs().join(&self.record.run).join(&node.name),
             project: self.options.project.clone(),
             profile: self.options.profile.clone(),
             stop: self.options.stop.clone(),
@@ -322,7 +331,9 @@ impl Job {
         }
         let workspace = self.store.begin(&self.fingerprint)?;
         // Another process may have computed it while this one waited for the lock.
-        if let (false, Found::Whole(manifest)) = (self.force, self.store.find(&self.fingerprint)?) {
+        if let (false, Found::Whole(manifest)) = (self.force, self.store.find(&self.fingerprint)?)
+            && !(self.retry_broken && manifest.broken > 0)
+        {
             return Ok(Ended::Result { manifest, computed: false });
         }
         let (sender, index) = (self.sender.clone(), self.index);
@@ -336,13 +347,20 @@ impl Job {
             notify: Arc::new(move |notice| {
                 let _ = sender.send(Message::Said(index, notice));
             }),
+            logs: self.logs.clone(),
+            fields: self.fields.clone(),
+            rows: self.store.rows(),
+            anew: self.force,
+            broken: Arc::default(),
         };
         if let Err(error) = self.stage.run(&context) {
             // What it wrote is of no use, and the disk may be full of it.
             let _ = fs::remove_dir_all(&workspace.out);
             return Err(error);
         }
-        let manifest = self.store.commit(&workspace, self.fields.clone(), &self.fingerprint, &self.ports, &self.run)?;
+        let broken = context.broken.load(Ordering::Relaxed);
+        let fields = self.fields.clone();
+        let manifest = self.store.commit(&workspace, fields, &self.fingerprint, &self.ports, &self.run, broken)?;
         Ok(Ended::Result { manifest: Box::new(manifest), computed: true })
     }
 

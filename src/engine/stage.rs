@@ -1,15 +1,13 @@
 //! What a stage is: parameters, ports, and the work.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::port::{Folder, Port, PortSpec};
-use crate::table::{self, Row, TableReader, TableWriter};
+pub use super::context::{Context, Input, Notice, Notify};
+use super::port::PortSpec;
+pub use super::profile::{Endpoint, Profile};
 
 /// A parameter whose value is of the right type and still wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +59,11 @@ pub trait Stage: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
         Ok(Vec::new())
     }
 
+    /// The pool that it takes a slot of while it runs: `cpu`, `gpu` or `llm`. A pipeline's `pool:` goes before.
+    fn pool(&self, _profile: &dyn Profile) -> &'static str {
+        "cpu"
+    }
+
     /// Does the work. Blocking is right: every stage runs on a thread of its own.
     fn run(&self, context: &Context) -> anyhow::Result<()>;
 }
@@ -81,6 +84,8 @@ pub trait AnyStage: Send + Sync {
     fn check(&self) -> Vec<Problem>;
     /// See [`Stage::also_depends_on`].
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>>;
+    /// See [`Stage::pool`].
+    fn pool(&self, profile: &dyn Profile) -> &'static str;
     /// See [`Stage::run`].
     fn run(&self, context: &Context) -> anyhow::Result<()>;
 }
@@ -116,146 +121,12 @@ impl<S: Stage> AnyStage for S {
         Stage::also_depends_on(self, project)
     }
 
+    fn pool(&self, profile: &dyn Profile) -> &'static str {
+        Stage::pool(self, profile)
+    }
+
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         Stage::run(self, context)
-    }
-}
-
-/// An artifact that a stage reads.
-#[derive(Clone, Debug)]
-pub struct Input {
-    /// The input port, or for a port that takes many the user's name for it.
-    pub name: String,
-    /// The Parquet file or the folder.
-    pub path: PathBuf,
-}
-
-/// What a stage says while it runs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    /// How far it is.
-    Progress { done: u64, total: u64, unit: &'static str, detail: String },
-    /// Something that the user should know although the stage goes on.
-    Warning(String),
-    /// A figure of this run that is no part of the result: seconds, rows taken from a journal.
-    Figure { name: String, value: f64 },
-}
-
-/// Where notices go.
-pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
-
-/// Where a stage runs: what the profile says. Never part of a fingerprint.
-pub trait Profile: Send + Sync {
-    /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
-    fn device(&self) -> &str;
-
-    /// An endpoint's settings by the name that a pipeline gives the model, or `None` where the profile names none.
-    fn endpoint(&self, model: &str) -> Option<Endpoint>;
-}
-
-/// How a served model is reached.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Endpoint {
-    /// The base address, up to and with `/v1`.
-    pub url: String,
-    /// The model's name at that address.
-    pub model: String,
-    /// The environment variable that holds the key, where one is needed.
-    pub key_env: Option<String>,
-    /// The most requests in flight at once.
-    pub in_flight: usize,
-    /// Seconds that one whole call may take.
-    pub timeout: f64,
-    /// How often a call is tried again after 429, 5xx and broken connections.
-    pub retries: u32,
-}
-
-/// What a running stage may touch.
-pub struct Context {
-    /// The connected inputs.
-    pub inputs: Vec<Input>,
-    /// The folder that receives the outputs: `PORT.parquet` or `PORT/`.
-    pub out: PathBuf,
-    /// A folder that outlives an interrupted run, to go on from: empty on a first run, removed when the stage is done.
-    pub scratch: PathBuf,
-    /// The project's root: relative paths in parameters start here.
-    pub project: PathBuf,
-    /// Where the stage runs.
-    pub profile: Arc<dyn Profile>,
-    /// Set when the run is being stopped.
-    pub stop: Arc<AtomicBool>,
-    /// Receives what the stage says.
-    pub notify: Notify,
-}
-
-impl Context {
-    /// The path of a connected input.
-    pub fn input(&self, name: &str) -> anyhow::Result<&Path> {
-        self.optional_input(name).ok_or_else(|| anyhow!("input `{name}` is not connected"))
-    }
-
-    /// The path of an input that may be unconnected.
-    pub fn optional_input(&self, name: &str) -> Option<&Path> {
-        self.inputs.iter().find(|input| input.name == name).map(|input| input.path.as_path())
-    }
-
-    /// Reads a whole table.
-    pub fn read<T: Row>(&self, port: &Port<T>) -> anyhow::Result<Vec<T>> {
-        Ok(table::read(self.input(port.name)?)?)
-    }
-
-    /// Reads a table row by row, in constant memory.
-    pub fn rows<T: Row>(&self, port: &Port<T>) -> anyhow::Result<TableReader<T>> {
-        Ok(TableReader::open(self.input(port.name)?)?)
-    }
-
-    /// Writes a whole table.
-    pub fn write<T: Row>(&self, port: &Port<T>, rows: impl IntoIterator<Item = T>) -> anyhow::Result<()> {
-        let mut writer = self.writer(port)?;
-        for row in rows {
-            writer.push(row)?;
-        }
-        writer.finish()?;
-        Ok(())
-    }
-
-    /// Writes a table row by row; the caller finishes it.
-    pub fn writer<T: Row>(&self, port: &Port<T>) -> anyhow::Result<TableWriter<T>> {
-        TableWriter::create(&self.out.join(format!("{}.parquet", port.name)))
-    }
-
-    /// The folder of an output port, created empty.
-    pub fn folder(&self, port: &Folder) -> anyhow::Result<PathBuf> {
-        let path = self.out.join(port.name);
-        crate::fs::create_dir_all(&path)?;
-        Ok(path)
-    }
-
-    /// Says how far the stage is.
-    pub fn progress(&self, done: u64, total: u64, unit: &'static str, detail: impl Into<String>) {
-        (self.notify)(Notice::Progress { done, total, unit, detail: detail.into() });
-    }
-
-    /// Says something that the user should know.
-    pub fn warn(&self, text: impl Into<String>) {
-        (self.notify)(Notice::Warning(text.into()));
-    }
-
-    /// Records a figure of this run: it stands in the run record, not in the result.
-    pub fn figure(&self, name: impl Into<String>, value: f64) {
-        (self.notify)(Notice::Figure { name: name.into(), value });
-    }
-
-    /// Fails when the run is being stopped: long loops call it once a turn.
-    pub fn check_stop(&self) -> anyhow::Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(anyhow!(Stopped)) } else { Ok(()) }
-    }
-
-    /// The settings of a served model.
-    pub fn endpoint(&self, model: &str) -> anyhow::Result<Endpoint> {
-        self.profile.endpoint(model).with_context(|| {
-            format!("the profile names no endpoint `{model}`; add `[endpoints.{model}]` with `url` to thresh.toml")
-        })
     }
 }
 

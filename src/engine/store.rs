@@ -1,7 +1,8 @@
 //! The content-addressed store: every result a folder named by its fingerprint, whole or absent.
 //!
 //! `results/FF/FINGERPRINT/` holds `manifest.json` and the artifacts, `work/` what is being computed, `locks/` empty files that
-//! the kernel locks while a result is computed (nothing there needs deleting by hand), `runs/` the records of runs.
+//! the kernel locks while a result is computed (nothing there needs deleting by hand), `rows/` the journals of finished rows,
+//! `runs/` the records of runs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -74,6 +75,13 @@ pub struct Manifest {
     pub outputs: BTreeMap<String, Artifact>,
     /// The run that computed it.
     pub run: String,
+    /// How many of its rows are broken: `--retry-broken` computes those again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub broken: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The store of one project.
@@ -107,7 +115,7 @@ impl Store {
     /// Opens a store, and creates it where there is none.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
-        for folder in ["results", "work", "locks", "runs"] {
+        for folder in ["results", "work", "locks", "runs", "rows"] {
             fs::create_dir_all(store.root.join(folder))?;
         }
         Ok(store)
@@ -121,6 +129,11 @@ impl Store {
     /// The folder of the records of runs.
     pub fn runs(&self) -> PathBuf {
         self.root.join("runs")
+    }
+
+    /// The folder of the journals of finished rows.
+    pub fn rows(&self) -> PathBuf {
+        self.root.join("rows")
     }
 
     /// The folder of a result, whether it is there or not.
@@ -194,12 +207,13 @@ impl Store {
         fingerprint: &str,
         ports: &[PortSpec],
         run: &str,
+        broken: u64,
     ) -> Result<Manifest, StoreError> {
         let mut outputs = BTreeMap::new();
         for port in ports {
             outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
         }
-        let manifest = Manifest { fingerprint: fingerprint.to_owned(), fields, outputs, run: run.to_owned() };
+        let manifest = Manifest { fingerprint: fingerprint.to_owned(), fields, outputs, run: run.to_owned(), broken };
         let text =
             serde_json::to_vec_pretty(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
         fs::write_whole(workspace.out.join("manifest.json"), &text)?;

@@ -63,13 +63,9 @@ impl Bench {
         let notices = self.notices.clone();
         let input = |(name, path): &(&str, &Path)| Input { name: (*name).to_owned(), path: (*path).to_owned() };
         stage.run(&Context {
-            inputs: inputs.iter().map(input).collect(),
-            out,
-            scratch: self.scratch(),
-            project: self.project(),
-            profile: Arc::new(Nowhere),
             stop: self.stop.clone(),
             notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
+            ..Context::below(self.folder.path(), inputs.iter().map(input).collect(), Arc::new(Nowhere))
         })
     }
 }

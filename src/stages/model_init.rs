@@ -204,15 +204,8 @@ mod tests {
         let example = SftExample { dialogue: "a".to_owned(), messages: vec![message; 20] };
         let input = folder.join("examples.parquet");
         crate::table::write(&input, [example]).unwrap();
-        let context = Context {
-            inputs: vec![Input { name: "examples".to_owned(), path: input }],
-            out: folder.join("out"),
-            scratch: folder.join("scratch"),
-            project: folder.to_owned(),
-            profile: Arc::new(OnCpu),
-            stop: Arc::default(),
-            notify: Arc::new(|_| {}),
-        };
+        let inputs = vec![Input { name: "examples".to_owned(), path: input }];
+        let context = Context::below(folder, inputs, Arc::new(OnCpu));
         stage.run(&context).unwrap();
     }
 

@@ -170,13 +170,9 @@ mod tests {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&notices);
         let context = Context {
-            inputs: vec![Input { name: "corpus".to_owned(), path: corpus.to_owned() }],
             out: out.to_owned(),
-            scratch: out.to_owned(),
-            project: out.to_owned(),
-            profile: Arc::new(Nowhere),
-            stop: Arc::default(),
             notify: Arc::new(move |notice| heard.lock().unwrap().push(notice)),
+            ..Context::below(out, vec![Input { name: "corpus".to_owned(), path: corpus.to_owned() }], Arc::new(Nowhere))
         };
         stage.run(&context)?;
         Ok(notices.lock().unwrap().clone())

@@ -69,11 +69,7 @@ impl Bench {
         let input = |name: &str, file: &str| Input { name: name.to_owned(), path: self.path().join(file) };
         crate::fs::create_dir_all(self.path().join(out)).unwrap();
         stage.run(&Context {
-            inputs: vec![input("base", "base"), input("examples", examples)],
             out: self.path().join(out),
-            scratch: self.path().join("scratch"),
-            project: self.path().to_owned(),
-            profile: Arc::new(Here),
             stop,
             notify: Arc::new(move |notice| {
                 if matches!(&notice, Notice::Progress { done, .. } if Some(*done) == stop_at) {
@@ -81,6 +77,7 @@ impl Bench {
                 }
                 said.lock().unwrap().push(notice);
             }),
+            ..Context::below(self.path(), vec![input("base", "base"), input("examples", examples)], Arc::new(Here))
         })
     }
 

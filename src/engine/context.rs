@@ -1,0 +1,153 @@
+//! What a running stage may touch, and how it says how far it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context as _, anyhow};
+
+use super::fingerprint::Fields;
+use super::port::{Folder, Port};
+use super::profile::{Endpoint, Profile};
+use super::stage::Stopped;
+use crate::table::{self, Row, TableReader, TableWriter};
+
+/// An artifact that a stage reads.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The input port, or for a port that takes many the user's name for it.
+    pub name: String,
+    /// The Parquet file or the folder.
+    pub path: PathBuf,
+}
+
+/// What a stage says while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// How far it is.
+    Progress { done: u64, total: u64, unit: &'static str, detail: String },
+    /// Something that the user should know although the stage goes on.
+    Warning(String),
+    /// A figure of this run that is no part of the result: seconds, rows taken from a journal.
+    Figure { name: String, value: f64 },
+}
+
+/// Where notices go.
+pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What a running stage may touch.
+pub struct Context {
+    /// The connected inputs.
+    pub inputs: Vec<Input>,
+    /// The folder that receives the outputs: `PORT.parquet` or `PORT/`.
+    pub out: PathBuf,
+    /// A folder that outlives an interrupted run, to go on from: empty on a first run, removed when the stage is done.
+    pub scratch: PathBuf,
+    /// The project's root: relative paths in parameters start here.
+    pub project: PathBuf,
+    /// Where the stage runs.
+    pub profile: Arc<dyn Profile>,
+    /// Set when the run is being stopped.
+    pub stop: Arc<AtomicBool>,
+    /// Receives what the stage says.
+    pub notify: Notify,
+    /// A folder that is kept with the run, for what programs print; created by who writes into it.
+    pub logs: PathBuf,
+    /// What the result depends on: the fields of its fingerprint.
+    pub fields: Fields,
+    /// The folder of the journals of finished rows.
+    pub rows: PathBuf,
+    /// Whether journalled rows are to be computed again.
+    pub anew: bool,
+    /// How many rows of the result are broken; the store remembers it with the result.
+    pub broken: Arc<AtomicU64>,
+}
+
+impl Context {
+    /// A context below one folder, that nobody listens to: for tests and for stages that run alone.
+    pub fn below(folder: &Path, inputs: Vec<Input>, profile: Arc<dyn Profile>) -> Self {
+        Self {
+            inputs,
+            out: folder.join("out"),
+            scratch: folder.join("scratch"),
+            project: folder.join("project"),
+            profile,
+            stop: Arc::default(),
+            notify: Arc::new(|_| {}),
+            logs: folder.join("logs"),
+            fields: Fields::new(),
+            rows: folder.join("rows"),
+            anew: false,
+            broken: Arc::default(),
+        }
+    }
+
+    /// The path of a connected input.
+    pub fn input(&self, name: &str) -> anyhow::Result<&Path> {
+        self.optional_input(name).ok_or_else(|| anyhow!("input `{name}` is not connected"))
+    }
+
+    /// The path of an input that may be unconnected.
+    pub fn optional_input(&self, name: &str) -> Option<&Path> {
+        self.inputs.iter().find(|input| input.name == name).map(|input| input.path.as_path())
+    }
+
+    /// Reads a whole table.
+    pub fn read<T: Row>(&self, port: &Port<T>) -> anyhow::Result<Vec<T>> {
+        Ok(table::read(self.input(port.name)?)?)
+    }
+
+    /// Reads a table row by row, in constant memory.
+    pub fn rows<T: Row>(&self, port: &Port<T>) -> anyhow::Result<TableReader<T>> {
+        Ok(TableReader::open(self.input(port.name)?)?)
+    }
+
+    /// Writes a whole table.
+    pub fn write<T: Row>(&self, port: &Port<T>, rows: impl IntoIterator<Item = T>) -> anyhow::Result<()> {
+        let mut writer = self.writer(port)?;
+        for row in rows {
+            writer.push(row)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// Writes a table row by row; the caller finishes it.
+    pub fn writer<T: Row>(&self, port: &Port<T>) -> anyhow::Result<TableWriter<T>> {
+        TableWriter::create(&self.out.join(format!("{}.parquet", port.name)))
+    }
+
+    /// The folder of an output port, created empty.
+    pub fn folder(&self, port: &Folder) -> anyhow::Result<PathBuf> {
+        let path = self.out.join(port.name);
+        crate::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Says how far the stage is.
+    pub fn progress(&self, done: u64, total: u64, unit: &'static str, detail: impl Into<String>) {
+        (self.notify)(Notice::Progress { done, total, unit, detail: detail.into() });
+    }
+
+    /// Says something that the user should know.
+    pub fn warn(&self, text: impl Into<String>) {
+        (self.notify)(Notice::Warning(text.into()));
+    }
+
+    /// Records a figure of this run: it stands in the run record, not in the result.
+    pub fn figure(&self, name: impl Into<String>, value: f64) {
+        (self.notify)(Notice::Figure { name: name.into(), value });
+    }
+
+    /// Fails when the run is being stopped: long loops call it once a turn.
+    pub fn check_stop(&self) -> anyhow::Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(anyhow!(Stopped)) } else { Ok(()) }
+    }
+
+    /// The settings of a served model.
+    pub fn endpoint(&self, model: &str) -> anyhow::Result<Endpoint> {
+        self.profile.endpoint(model).with_context(|| {
+            format!("the profile names no endpoint `{model}`; add `[endpoints.{model}]` with `url` to thresh.toml")
+        })
+    }
+}

@@ -1,0 +1,27 @@
+//! Where stages run: what the engine and the stages ask of a profile.
+
+/// Where a stage runs: what the profile says. Never part of a fingerprint.
+pub trait Profile: Send + Sync {
+    /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
+    fn device(&self) -> &str;
+
+    /// An endpoint's settings by the name that a pipeline gives the model, or `None` where the profile names none.
+    fn endpoint(&self, model: &str) -> Option<Endpoint>;
+}
+
+/// How a served model is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// The base address, up to and with `/v1`.
+    pub url: String,
+    /// The model's name at that address.
+    pub model: String,
+    /// The environment variable that holds the key, where one is needed.
+    pub key_env: Option<String>,
+    /// The most requests in flight at once.
+    pub in_flight: usize,
+    /// Seconds that one whole call may take.
+    pub timeout: f64,
+    /// How often a call is tried again after 429, 5xx and broken connections.
+    pub retries: u32,
+}
