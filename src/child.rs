@@ -6,18 +6,18 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::thread;
 use std::time::Duration;
 
 use nix::libc::{self, c_int, pid_t};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How often a running command is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often a run that waits for a command looks whether it should stop. The command's end itself wakes it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How long a command may take to end by itself after SIGTERM, in seconds.
 const GRACE: libc::time_t = 3;
@@ -28,7 +28,25 @@ const ORPHANED: c_int = libc::SIGUSR1;
 /// The end of a log that is searched for its last lines.
 const TAIL: u64 = 64 << 10;
 
-/// Runs a command to its end; `None` when `stopped` ended it before.
+/// What a command and everything that it started took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CPU seconds, of the user and of the system.
+    pub cpu_seconds: f64,
+    /// The largest resident set of any of its processes, in bytes.
+    pub peak_memory: u64,
+}
+
+/// How a command ended, and what it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Its status; `None` when it was stopped.
+    pub status: Option<ExitStatus>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// Runs a command to its end; the status is `None` when `stopped` ended it before.
 ///
 /// It runs in a process group of its own, so a Ctrl-C at the terminal does not reach it. When it ends, or is stopped, or when
 /// the calling thread ends for any reason, everything that it started is killed: after `stopped` with SIGTERM first and 3
@@ -36,24 +54,67 @@ const TAIL: u64 = 64 << 10;
 ///
 /// # Errors
 /// When the program cannot be started.
-pub fn run(command: &mut Command, stopped: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
+pub fn run(command: &mut Command, stopped: impl Fn() -> bool) -> io::Result<Ended> {
     // SAFETY: only for its number, which always exists.
     let us = unsafe { libc::getpid() };
     // SAFETY: `supervise` keeps to what is allowed between fork and exec: system calls on its own stack, no memory, no locks.
     unsafe { command.pre_exec(move || supervise(us)) };
-    let mut child = command.spawn()?;
+    let pid = command.spawn()?.id() as pid_t;
+    let file = pidfd(pid)?;
+    let mut stopping = false;
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        if ends_within(&file, LOOK)? {
+            let (status, usage) = collect(pid)?;
+            return Ok(Ended { status: (!stopping).then_some(status), usage });
         }
-        if stopped() {
+        if !stopping && stopped() {
+            stopping = true;
             // An error means that it has just ended.
-            let _ = kill(Pid::from_raw(child.id() as pid_t), Signal::SIGTERM);
-            child.wait()?;
-            return Ok(None);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        thread::sleep(LOOK);
     }
+}
+
+/// A file that becomes readable when a child ends.
+fn pidfd(pid: pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: a system call on numbers; the file that it returns is nobody else's.
+    unsafe {
+        let file = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if file < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(file as c_int)) }
+    }
+}
+
+/// Waits for the end of a child, at most so long; whether it came.
+fn ends_within(child: &OwnedFd, time: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: child.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry that lives on this stack.
+    match unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as c_int) } {
+        -1 => {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
+        }
+        count => Ok(count > 0),
+    }
+}
+
+/// Takes the status of a child that has ended, and what it and all that it waited for took.
+fn collect(pid: pid_t) -> io::Result<(ExitStatus, Usage)> {
+    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both live on this stack; all zeros are a valid value of the second.
+    let usage = unsafe {
+        while libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) == -1 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        usage.assume_init()
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    // Linux counts in kilobytes.
+    let peak_memory = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+    Ok((ExitStatus::from_raw(status), Usage { cpu_seconds, peak_memory }))
 }
 
 /// How a command ended, in words: `exit code 3`, `killed by SIGKILL`.
@@ -240,6 +301,7 @@ fn check(result: c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
     use std::time::Instant;
 
     use super::*;
@@ -277,11 +339,19 @@ mod tests {
 
     #[test]
     fn a_command_ends_as_it_ends() {
-        let ended = |script: &str| describe(run(&mut shell(script), || false).unwrap().unwrap());
+        let ended = |script: &str| describe(run(&mut shell(script), || false).unwrap().status.unwrap());
         assert_eq!(ended("true"), "exit code 0");
         assert_eq!(ended("exit 37"), "exit code 37");
         assert_eq!(ended("kill -9 $$"), "killed by SIGKILL");
         assert_eq!(ended("kill -SEGV $$"), "killed by SIGSEGV");
+    }
+
+    #[test]
+    fn what_a_command_took_is_counted_with_its_children() {
+        let script = "python3 -c 'x = bytearray(200_000_000); sum(range(3_000_000))' & wait";
+        let usage = run(&mut shell(script), || false).unwrap().usage;
+        assert!(usage.peak_memory > 190_000_000 && usage.peak_memory < 400_000_000, "{usage:?}");
+        assert!(usage.cpu_seconds > 0.01 && usage.cpu_seconds < 30.0, "{usage:?}");
     }
 
     #[test]
@@ -297,7 +367,7 @@ mod tests {
     #[test]
     fn nothing_outlives_a_command() {
         let folder = tempfile::tempdir().unwrap();
-        let status = run(shell(FAMILY).current_dir(&folder), || false).unwrap().unwrap();
+        let status = run(shell(FAMILY).current_dir(&folder), || false).unwrap().status.unwrap();
         assert!(status.success());
         let family = pids(&folder.path().join("pids"));
         assert_eq!(family.len(), 3);
@@ -310,7 +380,7 @@ mod tests {
         let file = folder.path().join("pids");
         let mut command = shell(&format!("{FAMILY} trap '' TERM; echo $$ >> pids; while true; do sleep 1; done"));
         let ended = run(command.current_dir(&folder), || pids(&file).len() == 4).unwrap();
-        assert!(ended.is_none());
+        assert!(ended.status.is_none());
         assert!(pids(&file).into_iter().all(gone));
     }
 

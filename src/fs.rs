@@ -1,8 +1,12 @@
 //! `std::fs` with the path in every error, and writes that are whole or absent.
 
+mod digest;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+pub use digest::{Digest, Hashed, digest};
 
 /// An I/O error that says what was being done to which path.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +95,18 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
 pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = create(&aside)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = at("write", &aside, written) {
-        let _ = fs::remove_file(&aside);
-        return Err(error);
-    }
-    rename(&aside, path)
+    let mut file = Hashed::create(&aside)?;
+    let written = at("write", &aside, file.write_all(bytes));
+    let digest = match written.and_then(|()| file.finish()) {
+        Ok(digest) => digest,
+        Err(error) => {
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
+    };
+    rename(&aside, path)?;
+    // The new name counts as a change of the file.
+    digest::renamed(path, &digest)
 }
 
 /// Asks the system to make a file's bytes durable.

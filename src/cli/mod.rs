@@ -9,7 +9,9 @@ mod plan;
 mod run;
 mod runs;
 mod schema;
+mod selection;
 mod show;
+mod watch;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
@@ -169,4 +171,16 @@ fn stage_index(pipeline: &Pipeline, name: &str) -> Result<usize, Failure> {
         };
         Failure::Wrong(anyhow::anyhow!("unknown stage `{name}`; {hint}"))
     })
+}
+
+/// The indices of the stages of these names; the bare name of a matrix stands for all of its stages.
+fn stage_indices(pipeline: &Pipeline, names: &[String]) -> Result<Vec<usize>, Failure> {
+    let mut found = Vec::new();
+    for name in names {
+        match pipeline.graph.find_all(name).as_slice() {
+            [] => found.push(stage_index(pipeline, name)?),
+            all => found.extend(all),
+        }
+    }
+    Ok(found)
 }

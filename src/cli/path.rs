@@ -1,6 +1,7 @@
 //! `thresh path`: where a result lies.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
@@ -46,7 +47,7 @@ pub(super) fn newest(args: &PipelineArgs, output: &str) -> Result<(PathBuf, bool
     Ok((opened.store.path(&manifest.fingerprint, &manifest.outputs[port]), stale))
 }
 
-fn result(opened: &Opened, index: usize) -> Result<Option<(Manifest, bool)>, Failure> {
+fn result(opened: &Opened, index: usize) -> Result<Option<(Arc<Manifest>, bool)>, Failure> {
     let Opened { pipeline, project, store } = opened;
     let records = history::read(store)?;
     let plans = plan(&pipeline.graph, store, &project.root, &records)?;
@@ -58,7 +59,7 @@ fn result(opened: &Opened, index: usize) -> Result<Option<(Manifest, bool)>, Fai
         if let Some(fingerprint) = record.stage(name).and_then(|stage| stage.fingerprint.as_deref())
             && let Found::Whole(manifest) = store.find(fingerprint)?
         {
-            return Ok(Some((*manifest, true)));
+            return Ok(Some((Arc::from(manifest), true)));
         }
     }
     Ok(None)

@@ -28,6 +28,8 @@ pub(super) fn run(args: &PlanArgs) -> Outcome {
                 "after",
                 format!("`{}` comes first; the same result there cuts this off", pipeline.graph.nodes[*upstream].name),
             ),
+            Verdict::Frozen if planned.result.is_some() => ("frozen", "its newest result counts".to_owned()),
+            Verdict::Frozen => ("broken", "it is frozen and has no result yet".to_owned()),
             Verdict::Broken(why) => ("broken", why.clone()),
         };
         if args.json {

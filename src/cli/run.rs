@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use tokio::runtime::Handle;
 
-use super::{Failure, Opened, Outcome, PipelineArgs, open, say, stage_index};
-use crate::engine::graph::Graph;
+use super::selection::{Selected, SelectionArgs};
+use super::{Failure, Opened, Outcome, PipelineArgs, open, say, stage_indices, watch};
 use crate::engine::history::RunRecord;
-use crate::engine::runner::{self, Options};
+use crate::engine::runner::{self, Options, RunError};
 use crate::engine::store::{Found, Store};
 use crate::report::{self, Report};
 
@@ -24,7 +25,7 @@ pub(super) struct RunArgs {
     /// Only warnings, failures and the tables at the end.
     #[arg(long, short)]
     quiet: bool,
-    /// The most stages side by side.
+    /// The most stages side by side that compute here.
     #[arg(long, short)]
     jobs: Option<usize>,
     /// Compute this stage even if its result is there.
@@ -33,44 +34,56 @@ pub(super) struct RunArgs {
     /// Compute again what is broken in results: rows for which a model did not answer, and only those.
     #[arg(long)]
     retry_broken: bool,
-    /// Run only up to this stage.
-    #[arg(long, value_name = "STAGE")]
-    upto: Vec<String>,
+    /// After a failure, still start the stages that need nothing that failed.
+    #[arg(long, short)]
+    keep_going: bool,
+    /// Run again whenever the pipeline or a file that it names changes.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
-    let Opened { pipeline, project, store } = open(&args.pipeline)?;
-    let indices =
-        |names: &[String]| names.iter().map(|name| stage_index(&pipeline, name)).collect::<Result<Vec<_>, _>>();
-    let stop = Arc::new(AtomicBool::new(false));
-    let options = Options {
-        jobs: args.jobs.unwrap_or(project.settings.jobs),
-        profile: Arc::new(project.settings.clone()),
-        project: project.root.clone(),
-        force: indices(&args.force)?.into_iter().collect(),
-        retry_broken: args.retry_broken,
-        wanted: wanted(&pipeline.graph, &indices(&args.upto)?),
-        file: args.pipeline.pipeline.display().to_string(),
-        set: args.pipeline.set.clone(),
-        stop: stop.clone(),
-    };
-    let mut report: Box<dyn Report> = if args.json {
-        Box::new(report::json::Json)
-    } else if args.quiet {
-        Box::new(report::plain::Plain::quiet())
-    } else if std::io::stderr().is_terminal() {
-        Box::new(report::terminal::Terminal::new())
-    } else {
-        Box::new(report::plain::Plain::default())
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_stack_size(16 << 20)
         .enable_all()
         .build()?;
-    let (summary, record) = runtime.block_on(async {
-        tokio::spawn(interrupts(stop));
-        runner::run(&pipeline.graph, &store, &options, |event| report.event(&pipeline.graph, event)).await
+    let stop = Arc::new(AtomicBool::new(false));
+    let handle = runtime.handle();
+    handle.spawn(interrupts(stop.clone()));
+    if args.watch {
+        return watch::run(&args.pipeline, &stop, || once(args, handle, &stop));
+    }
+    once(args, handle, &stop)
+}
+
+/// One run, from the files as they are now.
+fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
+    let Opened { pipeline, mut project, store } = open(&args.pipeline)?;
+    if let Some(jobs) = args.jobs {
+        project.settings.jobs = jobs;
+        project.settings.pools.remove("cpu");
+    }
+    let Selected { wanted, allowed } = args.selection.choose(&pipeline)?;
+    let options = Options {
+        profile: Arc::new(project.settings.clone()),
+        project: project.root.clone(),
+        force: stage_indices(&pipeline, &args.force)?.into_iter().collect(),
+        retry_broken: args.retry_broken,
+        keep_going: args.keep_going,
+        wanted,
+        allowed,
+        file: args.pipeline.pipeline.display().to_string(),
+        set: args.pipeline.set.clone(),
+        stop: stop.clone(),
+    };
+    let mut report = reporter(args);
+    let run = runner::run(&pipeline.graph, &store, &options, |event| report.event(&pipeline.graph, event));
+    let (summary, record) = runtime.block_on(run).map_err(|error| match error {
+        RunError::NoPool { .. } => Failure::Wrong(error.into()),
+        RunError::Store(error) => error.into(),
     })?;
     drop(report);
     if !args.json {
@@ -80,6 +93,18 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         (0, false) => Ok(()),
         (0, true) => Err(Failure::Said(130)),
         _ => Err(Failure::Said(1)),
+    }
+}
+
+fn reporter(args: &RunArgs) -> Box<dyn Report> {
+    if args.json {
+        Box::new(report::json::Json::default())
+    } else if args.quiet {
+        Box::new(report::plain::Plain::quiet())
+    } else if std::io::stderr().is_terminal() {
+        Box::new(report::terminal::Terminal::new())
+    } else {
+        Box::new(report::plain::Plain::default())
     }
 }
 
@@ -96,21 +121,6 @@ async fn interrupts(stop: Arc<AtomicBool>) {
         }
         eprintln!("stopping; once more ends at once");
     }
-}
-
-/// The named stages and all that they need; all stages where none is named.
-fn wanted(graph: &Graph, upto: &[usize]) -> Vec<bool> {
-    if upto.is_empty() {
-        return vec![true; graph.nodes.len()];
-    }
-    let mut wanted = vec![false; graph.nodes.len()];
-    let mut open: Vec<usize> = upto.to_vec();
-    while let Some(index) = open.pop() {
-        if !std::mem::replace(&mut wanted[index], true) {
-            open.extend(graph.nodes[index].inputs.iter().map(|edge| edge.from));
-        }
-    }
-    wanted
 }
 
 /// Prints the comparisons that the pipeline ends with.

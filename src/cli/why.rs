@@ -20,9 +20,9 @@ pub(super) fn run(args: &WhyArgs) -> Outcome {
     let plans = plan(&pipeline.graph, &store, &project.root, &history::read(&store)?)?;
     let causes: Vec<usize> = match asked {
         Some(index) => vec![cause(&plans, index)],
-        None => {
-            (0..plans.len()).filter(|&i| !matches!(plans[i].verdict, Verdict::Fresh | Verdict::After { .. })).collect()
-        }
+        None => (0..plans.len())
+            .filter(|&i| !matches!(plans[i].verdict, Verdict::Fresh | Verdict::Frozen | Verdict::After { .. }))
+            .collect(),
     };
     if causes.is_empty() {
         say("every result is there")?;
@@ -34,6 +34,10 @@ pub(super) fn run(args: &WhyArgs) -> Outcome {
         }
         match &plans[index].verdict {
             Verdict::Fresh => say(format!("`{name}` would not run: its result is there"))?,
+            Verdict::Frozen if plans[index].result.is_some() => {
+                say(format!("`{name}` would not run: it is frozen, and its newest result counts"))?;
+            }
+            Verdict::Frozen => say(format!("`{name}` cannot run: it is frozen and has no result yet"))?,
             Verdict::Broken(why) => say(format!("`{name}` cannot run: {why}"))?,
             Verdict::After { .. } => {}
             Verdict::Run(Reason::Changed { run, changes }) => {

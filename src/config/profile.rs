@@ -37,8 +37,10 @@ pub struct Project {
 pub struct Settings {
     /// The folder of results and runs.
     pub store: PathBuf,
-    /// The most stages side by side.
+    /// The most stages side by side that compute here: the slots of the pool `cpu`.
     pub jobs: usize,
+    /// Slots of pools by their names: `gpu` has 1 and `llm` 4 where nothing is said; others are those named here.
+    pub pools: BTreeMap<String, usize>,
     /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
     pub device: String,
     /// Served models by the name that pipelines use.
@@ -52,6 +54,7 @@ impl Default for Settings {
         Self {
             store: ".thresh".into(),
             jobs: std::thread::available_parallelism().map_or(2, usize::from),
+            pools: BTreeMap::new(),
             device: "cpu".into(),
             endpoints: BTreeMap::new(),
             profiles: BTreeMap::new(),
@@ -147,6 +150,16 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
 }
 
 impl Profile for Settings {
+    fn slots(&self, pool: &str) -> Option<usize> {
+        let usual = match pool {
+            "cpu" => Some(self.jobs),
+            "gpu" => Some(1),
+            "llm" => Some(4),
+            _ => None,
+        };
+        self.pools.get(pool).copied().or(usual)
+    }
+
     fn device(&self) -> &str {
         &self.device
     }

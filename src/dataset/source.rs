@@ -118,7 +118,7 @@ fn wheel(package: &str, version: &str, place: &Place, watch: &dyn Watch) -> Resu
         python: place.python.display().to_string(),
         reason: error.to_string(),
     })?;
-    let status = ended.ok_or(SourceError::Stopped)?;
+    let status = ended.status.ok_or(SourceError::Stopped)?;
     if !status.success() {
         let said = child::last_lines(&log, 5).unwrap_or_default();
         return Err(if said.contains("No module named pip") {

@@ -202,7 +202,7 @@ impl Sink<'_> {
         if let Some(folder) = place.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut to = fs::create(&place)?;
+        let mut to = fs::Hashed::create(&place)?;
         let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
         loop {
             let count = match from.read(&mut buffer) {
@@ -232,7 +232,8 @@ impl Sink<'_> {
         if found != file.sha256 {
             return Err(UnpackError::Hash { path: file.path.clone(), found, expected: file.sha256.clone() });
         }
-        to.sync_all().map_err(|source| write_error(&place, source))
+        to.finish()?;
+        Ok(())
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a running stage may touch, and how it says how far it is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 
@@ -10,6 +11,7 @@ use super::fingerprint::Fields;
 use super::port::{Folder, Port};
 use super::profile::{Endpoint, Profile};
 use super::stage::Stopped;
+use crate::child::Usage;
 use crate::table::{self, Row, TableReader, TableWriter};
 
 /// An artifact that a stage reads.
@@ -51,8 +53,8 @@ pub struct Context {
     pub stop: Arc<AtomicBool>,
     /// Receives what the stage says.
     pub notify: Notify,
-    /// A folder that is kept with the run, for what programs print; created by who writes into it.
-    pub logs: PathBuf,
+    /// The beginning of the paths of logs that are kept with the run: a folder, and the stage's and the attempt's name.
+    pub logs: (PathBuf, String),
     /// What the result depends on: the fields of its fingerprint.
     pub fields: Fields,
     /// The folder of the journals of finished rows.
@@ -61,6 +63,10 @@ pub struct Context {
     pub anew: bool,
     /// How many rows of the result are broken; the store remembers it with the result.
     pub broken: Arc<AtomicU64>,
+    /// The journals that the stage used, by their names in `rows`; the store remembers them with the result.
+    pub journals: Arc<Mutex<BTreeSet<String>>>,
+    /// What programs took that the stage ran.
+    pub took: Arc<Mutex<Usage>>,
 }
 
 impl Context {
@@ -74,7 +80,9 @@ impl Context {
             profile,
             stop: Arc::default(),
             notify: Arc::new(|_| {}),
-            logs: folder.join("logs"),
+            logs: (folder.join("logs"), "stage.1".to_owned()),
+            journals: Arc::default(),
+            took: Arc::default(),
             fields: Fields::new(),
             rows: folder.join("rows"),
             anew: false,
@@ -137,6 +145,20 @@ impl Context {
     /// Records a figure of this run: it stands in the run record, not in the result.
     pub fn figure(&self, name: impl Into<String>, value: f64) {
         (self.notify)(Notice::Figure { name: name.into(), value });
+    }
+
+    /// The path of a log of this attempt, which is kept with the run; its folder is there.
+    pub fn log(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let (folder, beginning) = &self.logs;
+        crate::fs::create_dir_all(folder)?;
+        Ok(folder.join(format!("{beginning}.{name}")))
+    }
+
+    /// Counts what a program took that the stage ran.
+    pub fn took(&self, usage: Usage) {
+        let mut sum = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.cpu_seconds += usage.cpu_seconds;
+        sum.peak_memory = sum.peak_memory.max(usage.peak_memory);
     }
 
     /// Fails when the run is being stopped: long loops call it once a turn.

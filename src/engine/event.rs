@@ -13,6 +13,10 @@ pub enum Event {
     StageStarted { stage: usize },
     /// A stage says something.
     Said { stage: usize, notice: Notice },
+    /// The result of a stage is being computed by another process, or by another stage of this run: it waits for that.
+    Blocked { stage: usize },
+    /// An attempt of a stage failed, and it is tried again after a pause of so many seconds.
+    Retried { stage: usize, attempt: usize, error: String, pause: f64 },
     /// A stage has its result; the figures are those that it gave on the way.
     StageFinished { stage: usize, computed: bool, seconds: f64, figures: BTreeMap<String, f64> },
     /// A stage failed; the text is the whole message, causes included.

@@ -89,6 +89,11 @@ impl Graph {
         &self.readers[index]
     }
 
+    /// The stages of a name: one, or all of a matrix whose bare name it is.
+    pub fn find_all(&self, name: &str) -> Vec<usize> {
+        self.find(name).into_iter().collect()
+    }
+
     /// The index of a stage.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)

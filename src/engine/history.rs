@@ -1,11 +1,18 @@
 //! The records of runs: what ran, when, with what outcome. Never part of a result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::store::{Store, StoreError};
 use crate::fs;
+
+/// The folder of the logs of a run: `STAGE.ATTEMPT.log`, and what programs printed.
+pub fn logs(store: &Store, run: &str) -> PathBuf {
+    store.runs().join(format!("{run}.logs"))
+}
 
 /// What became of a stage in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +22,8 @@ pub enum Outcome {
     Pending,
     /// Its result was there.
     Fresh,
+    /// It is frozen: its newest result was taken.
+    Frozen,
     /// It was computed.
     Computed,
     /// It failed.
@@ -33,14 +42,43 @@ pub struct StageRecord {
     /// What became of it.
     pub outcome: Outcome,
     /// The fingerprint of its result, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// Wall seconds that it took.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub seconds: f64,
     /// Figures that it gave.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
     /// Warnings that it gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Its attempts, where it was computed; all but the last have failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
+/// One attempt at computing a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Wall seconds.
+    pub seconds: f64,
+    /// CPU seconds: of the programs that it ran and of its own thread; where it ran none, of the whole process meanwhile.
+    pub cpu_seconds: f64,
+    /// The largest resident memory in bytes: of the programs that it ran; where it ran none, of the whole process meanwhile.
+    pub peak_memory: u64,
+    /// Whether other stages ran in this process meanwhile, so that figures of the whole process are not this stage's alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
@@ -63,6 +101,23 @@ pub struct RunRecord {
     pub stages: Vec<StageRecord>,
 }
 
+impl StageRecord {
+    /// A stage that did not come to its turn yet.
+    pub fn blank(name: &str, kind: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            outcome: Outcome::Pending,
+            fingerprint: None,
+            seconds: 0.0,
+            figures: BTreeMap::new(),
+            warnings: Vec::new(),
+            error: None,
+            attempts: Vec::new(),
+        }
+    }
+}
+
 impl RunRecord {
     /// How many stages came out so.
     pub fn count(&self, outcome: Outcome) -> usize {
@@ -77,7 +132,7 @@ impl RunRecord {
 
 /// Writes a record, in place of an earlier state of the same run.
 pub fn write(store: &Store, record: &RunRecord) -> Result<(), StoreError> {
-    let text = serde_json::to_vec_pretty(record).unwrap_or_else(|error| panic!("a run record is plain text: {error}"));
+    let text = serde_json::to_vec(record).unwrap_or_else(|error| panic!("a run record is plain text: {error}"));
     Ok(fs::write_whole(store.runs().join(format!("{}.json", record.run)), &text)?)
 }
 
@@ -94,12 +149,28 @@ pub fn read(store: &Store) -> Result<Vec<RunRecord>, StoreError> {
     Ok(records)
 }
 
-/// The fingerprint of a stage's newest result in any run of a pipeline.
-pub fn newest<'a>(records: &'a [RunRecord], pipeline: &str, stage: &str) -> Option<(&'a RunRecord, &'a str)> {
-    records.iter().filter(|record| record.pipeline == pipeline).find_map(|record| {
-        let stage = record.stage(stage)?;
-        Some((record, stage.fingerprint.as_deref()?))
-    })
+/// The newest results of a pipeline's stages in any run: for each the run and the fingerprint.
+#[derive(Default)]
+pub struct Newest<'a>(HashMap<&'a str, (&'a RunRecord, &'a str)>);
+
+impl<'a> Newest<'a> {
+    /// Reads them off the records, which are the newest first.
+    pub fn of(records: &'a [RunRecord], pipeline: &str) -> Self {
+        let mut newest = HashMap::new();
+        for record in records.iter().filter(|record| record.pipeline == pipeline) {
+            for stage in &record.stages {
+                if let Some(fingerprint) = stage.fingerprint.as_deref() {
+                    newest.entry(stage.name.as_str()).or_insert((record, fingerprint));
+                }
+            }
+        }
+        Self(newest)
+    }
+
+    /// That of a stage.
+    pub fn get(&self, stage: &str) -> Option<(&'a RunRecord, &'a str)> {
+        self.0.get(stage).copied()
+    }
 }
 
 /// The name of a run that begins now, and the time: `20261123-061530-123-NAME` and `2026-11-23T06:15:30Z`.

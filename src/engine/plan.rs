@@ -1,13 +1,14 @@
 //! What a run would do, without doing it, and why.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::fingerprint::{Change, Fields, changes, fields, fingerprint};
 use super::graph::Graph;
-use super::history::{self, RunRecord};
+use super::history::{Newest, RunRecord};
 use super::port::Holds;
 use super::stage::in_full;
-use super::store::{Found, Manifest, Store};
+use super::store::{Found, Manifest, Store, StoreError};
 
 /// What a run would do with a stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub enum Verdict {
     Fresh,
     /// It would be computed.
     Run(Reason),
+    /// It is frozen: its newest result counts, where it has one.
+    Frozen,
     /// A stage that it needs would be computed; if that yields the same as before, this one is cut off.
     After { upstream: usize },
     /// What it depends on cannot be read.
@@ -41,14 +44,19 @@ pub struct Planned {
     /// Its fingerprint, where everything it reads is there.
     pub fingerprint: Option<String>,
     /// Its result, where it is there.
-    pub result: Option<Manifest>,
+    pub result: Option<Arc<Manifest>>,
 }
 
 /// The fields of a stage whose inputs are all there.
 ///
 /// # Errors
 /// When the stage cannot say what else it depends on.
-pub fn fields_of(graph: &Graph, index: usize, results: &[Option<Manifest>], project: &Path) -> anyhow::Result<Fields> {
+pub fn fields_of(
+    graph: &Graph,
+    index: usize,
+    results: &[Option<Arc<Manifest>>],
+    project: &Path,
+) -> anyhow::Result<Fields> {
     let node = &graph.nodes[index];
     let mut inputs = Vec::new();
     for edge in &node.inputs {
@@ -63,14 +71,22 @@ pub fn fields_of(graph: &Graph, index: usize, results: &[Option<Manifest>], proj
 
 /// Plans a run.
 pub fn plan(graph: &Graph, store: &Store, project: &Path, records: &[RunRecord]) -> anyhow::Result<Vec<Planned>> {
+    let newest = Newest::of(records, &graph.name);
     let mut plans: Vec<Option<Planned>> = vec![None; graph.nodes.len()];
-    let mut results: Vec<Option<Manifest>> = vec![None; graph.nodes.len()];
+    let mut results: Vec<Option<Arc<Manifest>>> = vec![None; graph.nodes.len()];
     for &index in graph.order() {
+        if graph.nodes[index].policy.frozen {
+            let result = frozen(store, newest.get(&graph.nodes[index].name))?;
+            let fingerprint = result.as_ref().map(|result| result.fingerprint.clone());
+            results[index].clone_from(&result);
+            plans[index] = Some(Planned { verdict: Verdict::Frozen, fingerprint, result });
+            continue;
+        }
         let missing = graph.nodes[index].inputs.iter().find(|edge| results[edge.from].is_none());
         let planned = match missing {
             Some(edge) => Planned { verdict: Verdict::After { upstream: edge.from }, fingerprint: None, result: None },
             None => match fields_of(graph, index, &results, project) {
-                Ok(fields) => decide(graph, index, store, records, &fields)?,
+                Ok(fields) => decide(store, newest.get(&graph.nodes[index].name), &fields)?,
                 Err(error) => Planned { verdict: Verdict::Broken(in_full(&error)), fingerprint: None, result: None },
             },
         };
@@ -80,38 +96,32 @@ pub fn plan(graph: &Graph, store: &Store, project: &Path, records: &[RunRecord])
     Ok(plans.into_iter().flatten().collect())
 }
 
-fn decide(
-    graph: &Graph,
-    index: usize,
-    store: &Store,
-    records: &[RunRecord],
-    fields: &Fields,
-) -> anyhow::Result<Planned> {
+/// The newest result of a frozen stage.
+fn frozen(store: &Store, newest: Option<(&RunRecord, &str)>) -> Result<Option<Arc<Manifest>>, StoreError> {
+    let Some((_, fingerprint)) = newest else { return Ok(None) };
+    Ok(match store.find(fingerprint)? {
+        Found::Whole(manifest) => Some(Arc::from(manifest)),
+        _ => None,
+    })
+}
+
+fn decide(store: &Store, newest: Option<(&RunRecord, &str)>, fields: &Fields) -> Result<Planned, StoreError> {
     let id = fingerprint(fields);
     let (verdict, result) = match store.find(&id)? {
-        Found::Whole(manifest) => (Verdict::Fresh, Some(*manifest)),
+        Found::Whole(manifest) => (Verdict::Fresh, Some(Arc::from(manifest))),
         Found::Damaged(what) => (Verdict::Run(Reason::Lost(what)), None),
-        Found::Absent => (Verdict::Run(reason(graph, index, store, records, fields, &id)?), None),
+        Found::Absent => (Verdict::Run(reason(store, newest, fields, &id)?), None),
     };
     Ok(Planned { verdict, fingerprint: Some(id), result })
 }
 
-fn reason(
-    graph: &Graph,
-    index: usize,
-    store: &Store,
-    records: &[RunRecord],
-    fields: &Fields,
-    id: &str,
-) -> anyhow::Result<Reason> {
-    let Some((record, old)) = history::newest(records, &graph.name, &graph.nodes[index].name) else {
-        return Ok(Reason::New);
-    };
+fn reason(store: &Store, newest: Option<(&RunRecord, &str)>, fields: &Fields, id: &str) -> Result<Reason, StoreError> {
+    let Some((record, old)) = newest else { return Ok(Reason::New) };
     if old == id {
         return Ok(Reason::Lost(format!("the result of run `{}` is gone", record.run)));
     }
     match store.find(old)? {
-        Found::Whole(old) => Ok(Reason::Changed { run: record.run.clone(), changes: changes(&old.fields, fields) }),
+        Found::Whole(old) => Ok(Reason::Changed { run: old.run.clone(), changes: changes(&old.fields, fields) }),
         _ => Ok(Reason::New),
     }
 }

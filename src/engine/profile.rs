@@ -2,6 +2,9 @@
 
 /// Where a stage runs: what the profile says. Never part of a fingerprint.
 pub trait Profile: Send + Sync {
+    /// How many stages compute at once in a pool: `cpu`, `gpu`, `llm`, or one of the profile's own; `None` for an unknown one.
+    fn slots(&self, pool: &str) -> Option<usize>;
+
     /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
     fn device(&self) -> &str;
 
@@ -24,4 +27,21 @@ pub struct Endpoint {
     pub timeout: f64,
     /// How often a call is tried again after 429, 5xx and broken connections.
     pub retries: u32,
+}
+
+/// The profile of a project that says nothing: everything on the CPU, no served models, no pools.
+pub struct NoSettings;
+
+impl Profile for NoSettings {
+    fn slots(&self, _: &str) -> Option<usize> {
+        None
+    }
+
+    fn device(&self) -> &str {
+        "cpu"
+    }
+
+    fn endpoint(&self, _: &str) -> Option<Endpoint> {
+        None
+    }
 }

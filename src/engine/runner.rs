@@ -1,6 +1,6 @@
 //! Runs a graph: looks every result up, computes what is missing, several stages side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::event::{Event, Summary};
 use super::fingerprint::{Fields, fingerprint};
 use super::graph::Graph;
-use super::history::{self, Outcome, RunRecord, StageRecord};
+use super::history::{self, Attempt, Newest, Outcome, RunRecord, StageRecord};
+use super::job::{Ended, Job, Message, Watch, file_name};
+use super::log::StageLog;
 use super::plan::fields_of;
-use super::port::PortSpec;
-use super::stage::{AnyStage, Context, Input, Notice, Profile, Stopped, in_full};
+use super::profile::Profile;
+use super::stage::{Notice, in_full};
 use super::states::States;
 use super::store::{Found, Manifest, Store, StoreError};
-use crate::fs;
+use super::usage::Crowd;
 
 /// How a run is done; nothing here changes a result.
 pub struct Options {
@@ -25,14 +27,16 @@ pub struct Options {
     pub project: PathBuf,
     /// Where stages run.
     pub profile: Arc<dyn Profile>,
-    /// The most stages side by side.
-    pub jobs: usize,
     /// Stages whose results are computed anew even where they are there.
     pub force: BTreeSet<usize>,
     /// Whether results with broken rows are computed again: only those rows.
     pub retry_broken: bool,
+    /// Whether stages that need nothing that failed still start after a failure.
+    pub keep_going: bool,
     /// The stages that are wanted; those that they need are among them.
     pub wanted: Vec<bool>,
+    /// The stages that may be computed; a wanted one that may not must have its result.
+    pub allowed: Vec<bool>,
     /// The pipeline's file, for the record.
     pub file: String,
     /// Changes from the command line, for the record.
@@ -44,79 +48,56 @@ pub struct Options {
 /// The least time between two states of a run's record on the disk: a run of many quick stages must not do little else.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
-enum Message {
-    Said(usize, Notice),
-    Ended(usize, Ended, f64),
-}
-
-enum Ended {
-    Result { manifest: Box<Manifest>, computed: bool },
-    Damaged { upstream: usize, what: String },
-    Failed(String),
-    Stopped,
-}
-
-/// What a computing thread needs; it sends, and owns nothing of the run.
-struct Job {
-    index: usize,
-    stage: Arc<dyn AnyStage>,
-    ports: Vec<PortSpec>,
-    store: Store,
-    run: String,
-    fields: Fields,
-    fingerprint: String,
-    /// Name, result and port of each input.
-    inputs: Vec<(String, usize, Manifest, String)>,
-    force: bool,
-    /// Whether a result whose rows are partly broken is computed again.
-    retry_broken: bool,
-    logs: PathBuf,
-    project: PathBuf,
-    profile: Arc<dyn Profile>,
-    stop: Arc<AtomicBool>,
-    sender: UnboundedSender<Message>,
-}
+/// How often the runner looks at what sends no message: the wish to stop, time limits, results that other processes compute.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Runs a graph and reports as it goes; returns the summary, which is also the last event, and the record.
 ///
 /// # Errors
-/// When the store itself cannot be used. A stage that fails is no error here: it stands in the summary.
+/// When the store itself cannot be used, or a stage wants a pool that the profile does not have. A stage that fails is no
+/// error here: it stands in the summary.
 pub async fn run(
     graph: &Graph,
     store: &Store,
     options: &Options,
     mut report: impl FnMut(&Event),
-) -> Result<(Summary, RunRecord), StoreError> {
+) -> Result<(Summary, RunRecord), RunError> {
     let began = Instant::now();
     let (run, started) = history::name_now(&graph.name);
-    let record = RunRecord {
-        run: run.clone(),
-        pipeline: graph.name.clone(),
-        file: options.file.clone(),
-        set: options.set.clone(),
-        started,
-        seconds: None,
-        stages: graph.nodes.iter().map(|node| blank(&node.name, node.stage.kind())).collect(),
-    };
     let (sender, receiver) = unbounded_channel();
+    let (pools, pool) = pools(graph, options)?;
     let mut running = Run {
         graph,
         store,
         options,
-        states: States::new(graph, &options.wanted),
+        states: States::new(graph, &options.wanted, pool.clone()),
+        pools,
+        pool,
+        looked_up: HashMap::new(),
+        blocked: BTreeMap::new(),
+        told: BTreeSet::new(),
         results: vec![None; graph.nodes.len()],
-        record,
+        frozen: frozen(graph, store, options)?,
+        watches: HashMap::new(),
+        logs: HashMap::new(),
+        record: RunRecord {
+            run: run.clone(),
+            pipeline: graph.name.clone(),
+            file: options.file.clone(),
+            set: options.set.clone(),
+            started,
+            seconds: None,
+            stages: graph.nodes.iter().map(|node| StageRecord::blank(&node.name, node.stage.kind())).collect(),
+        },
         sender,
-        busy: 0,
-        saved: Instant::now(),
+        crowd: Arc::default(),
+        failed: false,
+        saved: None,
         unrecorded: false,
         report: &mut report,
     };
-    (running.report)(&Event::RunStarted {
-        run: run.clone(),
-        stages: options.wanted.iter().filter(|&&wanted| wanted).count(),
-    });
-    running.save();
+    let stages = options.wanted.iter().filter(|&&wanted| wanted).count();
+    (running.report)(&Event::RunStarted { run: run.clone(), stages });
     running.drive(receiver).await?;
     running.record.seconds = Some(began.elapsed().as_secs_f64());
     running.save();
@@ -124,7 +105,7 @@ pub async fn run(
     let summary = Summary {
         run,
         computed: record.count(Outcome::Computed),
-        fresh: record.count(Outcome::Fresh),
+        fresh: record.count(Outcome::Fresh) + record.count(Outcome::Frozen),
         failed: record.count(Outcome::Failed),
         skipped: options.wanted.iter().zip(&record.stages).filter(|(wanted, stage)| **wanted && unrun(stage)).count(),
         seconds: began.elapsed().as_secs_f64(),
@@ -134,21 +115,67 @@ pub async fn run(
     Ok((summary, record))
 }
 
+/// Why a run could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stage wants a pool that the profile does not have.
+    #[error(
+        "stage `{stage}` wants the pool `{pool}`, which the profile does not have; write `pools.{pool} = 1` into thresh.toml"
+    )]
+    NoPool { stage: String, pool: String },
+}
+
 fn unrun(stage: &StageRecord) -> bool {
     matches!(stage.outcome, Outcome::Skipped | Outcome::Pending)
 }
 
-fn blank(name: &str, kind: &str) -> StageRecord {
-    StageRecord {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        outcome: Outcome::Pending,
-        fingerprint: None,
-        seconds: 0.0,
-        figures: BTreeMap::new(),
-        warnings: Vec::new(),
-        error: None,
+/// The stages that compute at once in one pool.
+struct Pool {
+    slots: usize,
+    busy: usize,
+}
+
+/// The pools of a graph, and each stage's.
+fn pools(graph: &Graph, options: &Options) -> Result<(Vec<Pool>, Vec<usize>), RunError> {
+    let (mut pools, mut number, mut of) = (Vec::new(), HashMap::new(), Vec::new());
+    for node in &graph.nodes {
+        let profile = options.profile.as_ref();
+        let name = node.policy.pool.as_deref().unwrap_or_else(|| node.stage.pool(profile));
+        let index = match number.get(name) {
+            Some(&index) => index,
+            None => {
+                let slots = profile.slots(name);
+                let no_pool = || RunError::NoPool { stage: node.name.clone(), pool: name.to_owned() };
+                pools.push(Pool { slots: slots.ok_or_else(no_pool)?.max(1), busy: 0 });
+                number.insert(name, pools.len() - 1);
+                pools.len() - 1
+            }
+        };
+        of.push(index);
     }
+    Ok((pools, of))
+}
+
+/// The newest results of frozen stages.
+fn frozen(graph: &Graph, store: &Store, options: &Options) -> Result<HashMap<usize, Manifest>, StoreError> {
+    let nodes = || graph.nodes.iter().enumerate().filter(|(index, node)| node.policy.frozen && options.wanted[*index]);
+    if nodes().next().is_none() {
+        return Ok(HashMap::new());
+    }
+    let records = history::read(store)?;
+    let newest = Newest::of(&records, &graph.name);
+    let mut found = HashMap::new();
+    for (index, node) in nodes() {
+        if let Some((_, fingerprint)) = newest.get(&node.name)
+            && let Found::Whole(manifest) = store.find(fingerprint)?
+        {
+            found.insert(index, *manifest);
+        }
+    }
+    Ok(found)
 }
 
 struct Run<'a, R: FnMut(&Event)> {
@@ -156,43 +183,94 @@ struct Run<'a, R: FnMut(&Event)> {
     store: &'a Store,
     options: &'a Options,
     states: States,
-    results: Vec<Option<Manifest>>,
+    pools: Vec<Pool>,
+    /// Each stage's pool.
+    pool: Vec<usize>,
+    /// What stages depend on that wait for a slot.
+    looked_up: HashMap<usize, (Fields, String)>,
+    /// Stages whose results another process, or another stage of this run, computes.
+    blocked: BTreeMap<usize, (Fields, String)>,
+    /// Stages of which it was said that they wait for another process.
+    told: BTreeSet<usize>,
+    results: Vec<Option<Arc<Manifest>>>,
+    frozen: HashMap<usize, Manifest>,
+    watches: HashMap<usize, Arc<Watch>>,
+    logs: HashMap<usize, StageLog>,
     record: RunRecord,
     sender: UnboundedSender<Message>,
-    busy: usize,
-    saved: Instant,
+    crowd: Arc<Crowd>,
+    failed: bool,
+    saved: Option<Instant>,
     unrecorded: bool,
     report: &'a mut R,
 }
 
 impl<R: FnMut(&Event)> Run<'_, R> {
     async fn drive(&mut self, mut receiver: UnboundedReceiver<Message>) -> Result<(), StoreError> {
+        let mut clock = tokio::time::interval(TICK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            while self.busy < self.options.jobs.max(1) && !self.options.stop.load(Ordering::Relaxed) {
-                let Some(index) = self.states.start() else { break };
-                self.start(index)?;
-            }
-            if self.busy == 0 {
+            self.advance()?;
+            if self.watches.is_empty() && (self.blocked.is_empty() || self.ending()) {
                 return Ok(());
             }
-            // The runner holds a sender itself, so the channel never closes under it.
-            let Some(message) = receiver.recv().await else { return Ok(()) };
-            match message {
-                Message::Said(stage, notice) => self.said(stage, notice),
-                Message::Ended(index, ended, seconds) => {
-                    self.busy -= 1;
-                    self.ended(index, ended, seconds);
-                    if self.saved.elapsed() > SAVE_PAUSE {
-                        self.save();
-                    }
+            tokio::select! {
+                // The runner holds a sender itself, so the channel never closes under it.
+                Some(message) = receiver.recv() => self.hear(message),
+                _ = clock.tick() => self.look()?,
+            }
+        }
+    }
+
+    /// Whether nothing new is to start.
+    fn ending(&self) -> bool {
+        self.options.stop.load(Ordering::Relaxed) || (self.failed && !self.options.keep_going)
+    }
+
+    /// Looks up and starts whatever can be.
+    fn advance(&mut self) -> Result<(), StoreError> {
+        while !self.ending() {
+            if let Some(index) = self.states.next_ready() {
+                self.look_up(index)?;
+                continue;
+            }
+            let free = (0..self.pools.len()).filter(|&pool| self.pools[pool].busy < self.pools[pool].slots);
+            let Some(index) = free.into_iter().find_map(|pool| self.states.next_due(pool)) else { return Ok(()) };
+            self.start(index);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Said(stage, notice) => self.said(stage, notice),
+            Message::Tried(stage, attempt, again) => self.tried(stage, attempt, again),
+            Message::Ended(index, ended, seconds) => {
+                self.pools[self.pool[index]].busy -= 1;
+                self.watches.remove(&index);
+                self.ended(index, ended, seconds);
+                if self.saved.is_none_or(|saved| saved.elapsed() > SAVE_PAUSE) {
+                    self.save();
                 }
             }
         }
     }
 
+    /// Passes the wish to stop on, ends attempts whose time is over, and looks whether blocked stages can go on.
+    fn look(&mut self) -> Result<(), StoreError> {
+        let stops = self.options.stop.load(Ordering::Relaxed);
+        self.watches.values().for_each(|watch| watch.look(stops));
+        if !self.ending() {
+            for (index, (fields, id)) in std::mem::take(&mut self.blocked) {
+                self.decide(index, fields, id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the record down. A run whose record cannot be written (a full disk, a store that is read-only) goes on.
     fn save(&mut self) {
-        self.saved = Instant::now();
+        self.saved = Some(Instant::now());
         if let Err(error) = history::write(self.store, &self.record)
             && !std::mem::replace(&mut self.unrecorded, true)
         {
@@ -200,35 +278,78 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         }
     }
 
-    /// Looks a stage's result up; where it is missing, a thread begins to compute it.
-    fn start(&mut self, index: usize) -> Result<(), StoreError> {
-        let fields = match fields_of(self.graph, index, &self.results, &self.options.project) {
-            Ok(fields) => fields,
+    /// Looks a stage's result up; where it is missing, the stage waits for a slot.
+    fn look_up(&mut self, index: usize) -> Result<(), StoreError> {
+        if self.graph.nodes[index].policy.frozen {
+            match self.frozen.remove(&index) {
+                Some(manifest) => self.finish(index, manifest, Outcome::Frozen, 0.0),
+                None => self.fail(index, "it is frozen and has no result yet".to_owned(), 0.0),
+            }
+            return Ok(());
+        }
+        match fields_of(self.graph, index, &self.results, &self.options.project) {
+            Ok(fields) => {
+                let id = fingerprint(&fields);
+                self.decide(index, fields, id)
+            }
             Err(error) => {
                 self.fail(index, in_full(&error), 0.0);
-                return Ok(());
+                Ok(())
             }
-        };
-        let id = fingerprint(&fields);
-        let force = self.options.force.contains(&index);
+        }
+    }
+
+    fn decide(&mut self, index: usize, fields: Fields, id: String) -> Result<(), StoreError> {
+        let again = |broken: u64| self.options.force.contains(&index) || (self.options.retry_broken && broken > 0);
         match self.store.find(&id)? {
-            Found::Whole(manifest) if !force && !(self.options.retry_broken && manifest.broken > 0) => {
-                self.finish(index, *manifest, false, 0.0)
+            Found::Whole(manifest) if !again(manifest.broken) => {
+                self.finish(index, *manifest, Outcome::Fresh, 0.0);
             }
             found => {
                 if let Found::Damaged(what) = found {
                     (self.report)(&Event::Damaged { stage: index, what });
                 }
-                let job = self.job(index, fields, id, force);
-                self.busy += 1;
-                (self.report)(&Event::StageStarted { stage: index });
-                tokio::task::spawn_blocking(move || job.run());
+                if self.options.allowed[index] {
+                    self.looked_up.insert(index, (fields, id));
+                    self.states.wait_for_slot(index);
+                } else {
+                    self.fail(
+                        index,
+                        "it has no result for these values, and is not among the stages to run".to_owned(),
+                        0.0,
+                    );
+                }
             }
         }
         Ok(())
     }
 
-    fn job(&self, index: usize, fields: Fields, fingerprint: String, force: bool) -> Job {
+    /// Has a thread compute a stage, unless another process does so already.
+    fn start(&mut self, index: usize) {
+        let Some((fields, id)) = self.looked_up.remove(&index) else { return };
+        let lock = match self.store.lock(&id) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                if self.told.insert(index) {
+                    (self.report)(&Event::Blocked { stage: index });
+                }
+                self.blocked.insert(index, (fields, id));
+                return;
+            }
+            Err(error) => return self.fail(index, error.to_string(), 0.0),
+        };
+        if self.saved.is_none() {
+            // From here on a killed run leaves a trace.
+            self.save();
+        }
+        let job = self.job(index, fields, id);
+        self.watches.insert(index, job.watch.clone());
+        self.pools[self.pool[index]].busy += 1;
+        (self.report)(&Event::StageStarted { stage: index });
+        tokio::task::spawn_blocking(move || job.run(lock));
+    }
+
+    fn job(&self, index: usize, fields: Fields, fingerprint: String) -> Job {
         let node = &self.graph.nodes[index];
         let input = |edge: &super::graph::Edge| {
             let result = self.results[edge.from].clone()?;
@@ -239,24 +360,39 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         inputs.sort_by(|a, b| a.0.cmp(&b.0));
         Job {
             index,
+            name: node.name.clone(),
             stage: node.stage.clone(),
+            policy: node.policy.clone(),
             ports: node.stage.outputs(),
             store: self.store.clone(),
             run: self.record.run.clone(),
             fields,
             fingerprint,
             inputs,
-            force,
+            force: self.options.force.contains(&index),
             retry_broken: self.options.retry_broken,
-            logs: self.store.runs().join(&self.record.run).join(&node.name),
+            logs: self.log_folder(),
             project: self.options.project.clone(),
             profile: self.options.profile.clone(),
-            stop: self.options.stop.clone(),
+            watch: Arc::default(),
+            crowd: self.crowd.clone(),
             sender: self.sender.clone(),
         }
     }
 
+    fn log_folder(&self) -> PathBuf {
+        history::logs(self.store, &self.record.run)
+    }
+
+    fn log(&mut self, stage: usize) -> &mut StageLog {
+        let attempt = self.record.stages[stage].attempts.len() + 1;
+        let name = format!("{}.{attempt}.log", file_name(&self.graph.nodes[stage].name));
+        let path = self.log_folder().join(name);
+        self.logs.entry(stage).or_insert_with(|| StageLog::new(&path))
+    }
+
     fn said(&mut self, stage: usize, notice: Notice) {
+        self.log(stage).notice(&notice);
         match &notice {
             Notice::Warning(text) => self.record.stages[stage].warnings.push(text.clone()),
             Notice::Figure { name, value } => {
@@ -267,9 +403,24 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         (self.report)(&Event::Said { stage, notice });
     }
 
+    fn tried(&mut self, stage: usize, attempt: Attempt, again: Option<Duration>) {
+        if let Some(error) = &attempt.error {
+            self.log(stage).line(&format!("failed: {error}"));
+        }
+        self.logs.remove(&stage);
+        if let (Some(pause), Some(error)) = (again, attempt.error.clone()) {
+            let number = self.record.stages[stage].attempts.len() + 1;
+            (self.report)(&Event::Retried { stage, attempt: number, error, pause: pause.as_secs_f64() });
+        }
+        self.record.stages[stage].attempts.push(attempt);
+    }
+
     fn ended(&mut self, index: usize, ended: Ended, seconds: f64) {
         match ended {
-            Ended::Result { manifest, computed } => self.finish(index, *manifest, computed, seconds),
+            Ended::Result { manifest, computed } => {
+                let outcome = if computed { Outcome::Computed } else { Outcome::Fresh };
+                self.finish(index, *manifest, outcome, seconds);
+            }
             Ended::Failed(message) => self.fail(index, message, seconds),
             Ended::Stopped => {}
             Ended::Damaged { upstream, what } => {
@@ -279,18 +430,20 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         }
     }
 
-    fn finish(&mut self, index: usize, manifest: Manifest, computed: bool, seconds: f64) {
+    fn finish(&mut self, index: usize, manifest: Manifest, outcome: Outcome, seconds: f64) {
         let record = &mut self.record.stages[index];
-        record.outcome = if computed { Outcome::Computed } else { Outcome::Fresh };
+        record.outcome = outcome;
         record.fingerprint = Some(manifest.fingerprint.clone());
         record.seconds = seconds;
         let figures = record.figures.clone();
-        self.results[index] = Some(manifest);
+        self.results[index] = Some(Arc::new(manifest));
+        let computed = outcome == Outcome::Computed;
         (self.report)(&Event::StageFinished { stage: index, computed, seconds, figures });
         self.states.finish(self.graph, &self.options.wanted, index);
     }
 
     fn fail(&mut self, index: usize, message: String, seconds: f64) {
+        self.failed = true;
         let record = &mut self.record.stages[index];
         record.outcome = Outcome::Failed;
         record.seconds = seconds;
@@ -303,77 +456,4 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             }
         }
     }
-}
-
-impl Job {
-    fn run(self) {
-        let began = Instant::now();
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.compute()))
-            .unwrap_or_else(|panic| Ended::Failed(format!("the stage panicked: {}", panic_text(panic.as_ref()))));
-        // The receiver is gone only when the run itself ended; there is nobody left to tell.
-        let _ = self.sender.send(Message::Ended(self.index, ended, began.elapsed().as_secs_f64()));
-    }
-
-    fn compute(&self) -> Ended {
-        match self.try_compute() {
-            Ok(ended) => ended,
-            Err(error) if error.is::<Stopped>() => Ended::Stopped,
-            Err(error) => Ended::Failed(in_full(&error)),
-        }
-    }
-
-    fn try_compute(&self) -> anyhow::Result<Ended> {
-        for (_, upstream, result, port) in &self.inputs {
-            if let Some(what) = self.store.damage(&result.fingerprint, &result.outputs[port]) {
-                self.store.discard(&result.fingerprint)?;
-                return Ok(Ended::Damaged { upstream: *upstream, what });
-            }
-        }
-        let workspace = self.store.begin(&self.fingerprint)?;
-        // Another process may have computed it while this one waited for the lock.
-        if let (false, Found::Whole(manifest)) = (self.force, self.store.find(&self.fingerprint)?)
-            && !(self.retry_broken && manifest.broken > 0)
-        {
-            return Ok(Ended::Result { manifest, computed: false });
-        }
-        let (sender, index) = (self.sender.clone(), self.index);
-        let context = Context {
-            inputs: self.paths(),
-            out: workspace.out.clone(),
-            scratch: workspace.scratch.clone(),
-            project: self.project.clone(),
-            profile: self.profile.clone(),
-            stop: self.stop.clone(),
-            notify: Arc::new(move |notice| {
-                let _ = sender.send(Message::Said(index, notice));
-            }),
-            logs: self.logs.clone(),
-            fields: self.fields.clone(),
-            rows: self.store.rows(),
-            anew: self.force,
-            broken: Arc::default(),
-        };
-        if let Err(error) = self.stage.run(&context) {
-            // What it wrote is of no use, and the disk may be full of it.
-            let _ = fs::remove_dir_all(&workspace.out);
-            return Err(error);
-        }
-        let broken = context.broken.load(Ordering::Relaxed);
-        let fields = self.fields.clone();
-        let manifest = self.store.commit(&workspace, fields, &self.fingerprint, &self.ports, &self.run, broken)?;
-        Ok(Ended::Result { manifest: Box::new(manifest), computed: true })
-    }
-
-    fn paths(&self) -> Vec<Input> {
-        let path = |(name, _, result, port): &(String, usize, Manifest, String)| Input {
-            name: name.clone(),
-            path: self.store.path(&result.fingerprint, &result.outputs[port]),
-        };
-        self.inputs.iter().map(path).collect()
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

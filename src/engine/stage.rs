@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use super::context::{Context, Input, Notice, Notify};
 use super::port::PortSpec;
-pub use super::profile::{Endpoint, Profile};
+pub use super::profile::{Endpoint, NoSettings, Profile};
 
 /// A parameter whose value is of the right type and still wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

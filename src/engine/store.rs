@@ -5,15 +5,16 @@
 //! `runs/` the records of runs.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fields;
 use super::port::{Holds, PortSpec};
-use crate::fs::{self, PathError};
+use crate::fs::{self, Digest, PathError};
 use crate::table;
 
 /// Why the store could not be used.
@@ -78,6 +79,9 @@ pub struct Manifest {
     /// How many of its rows are broken: `--retry-broken` computes those again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub broken: u64,
+    /// The journals of finished rows that it was made with, by their names in `rows`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub journals: Vec<String>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -90,14 +94,27 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// A result being computed: this process holds its lock until this is dropped.
+/// The right to compute a result, which one process at a time has; given back when this is dropped or the process ends.
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked: who waits for it sees that the file is gone, and makes a new one.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The folders in which a result is computed.
 pub struct Workspace {
     /// Receives the outputs; empty at the start.
     pub out: PathBuf,
     /// Outlives an interrupted run.
     pub scratch: PathBuf,
     folder: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a look into the store found.
@@ -178,19 +195,33 @@ impl Store {
         let folder = self.folder(fingerprint);
         artifact.files.iter().find_map(|file| {
             let path = folder.join(&file.path);
-            match digest(&path) {
-                Ok((found, _)) if found == file.digest => None,
+            match fs::digest(&path) {
+                Ok(found) if found.hex == file.digest => None,
                 Ok(_) => Some(format!("`{}` is not what was written", path.display())),
                 Err(error) => Some(error.to_string()),
             }
         })
     }
 
-    /// Takes a result's lock, waiting for a process that has it, and prepares its working folder.
-    pub fn begin(&self, fingerprint: &str) -> Result<Workspace, StoreError> {
+    /// Takes the right to compute a result; `None` while another process, or another stage of this one, has it.
+    pub fn lock(&self, fingerprint: &str) -> Result<Option<Lock>, StoreError> {
         let path = self.root.join("locks").join(fingerprint);
-        let lock = fs::create(&path)?;
-        lock.lock().map_err(|source| PathError { action: "lock", path, source })?;
+        loop {
+            let file = fs::create(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(source)) => return Err(PathError { action: "lock", path, source }.into()),
+            }
+            // Who had it before may have removed the file between our opening and our locking it.
+            if is_at(&file, &path) {
+                return Ok(Some(Lock { path, _file: file }));
+            }
+        }
+    }
+
+    /// Prepares the folders in which a result is computed.
+    pub fn begin(&self, fingerprint: &str, lock: Lock) -> Result<Workspace, StoreError> {
         let folder = self.root.join("work").join(fingerprint);
         let (out, scratch) = (folder.join("out"), folder.join("scratch"));
         fs::remove_dir_all(&out)?;
@@ -199,26 +230,24 @@ impl Store {
         Ok(Workspace { out, scratch, folder, _lock: lock })
     }
 
-    /// Makes the content of a workspace the result: checks and hashes every output, writes the manifest, renames.
-    pub fn commit(
-        &self,
-        workspace: &Workspace,
-        fields: Fields,
-        fingerprint: &str,
-        ports: &[PortSpec],
-        run: &str,
-        broken: u64,
-    ) -> Result<Manifest, StoreError> {
-        let mut outputs = BTreeMap::new();
+    /// Makes the content of a workspace the result: checks and hashes every output, writes the manifest, renames. `facts` is
+    /// the manifest as yet without outputs.
+    pub fn commit(&self, workspace: &Workspace, facts: Manifest, ports: &[PortSpec]) -> Result<Manifest, StoreError> {
+        let mut manifest = facts;
         for port in ports {
-            outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
+            manifest.outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
         }
-        let manifest = Manifest { fingerprint: fingerprint.to_owned(), fields, outputs, run: run.to_owned(), broken };
-        let text =
-            serde_json::to_vec_pretty(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
-        fs::write_whole(workspace.out.join("manifest.json"), &text)?;
+        let text = serde_json::to_vec(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
+        // Not through a name of its own: the whole folder gets its name when all of it is on the disk.
+        let path = workspace.out.join("manifest.json");
+        let mut file = fs::create(&path)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(|source| PathError {
+            action: "write",
+            path,
+            source,
+        })?;
         fs::sync_dir(&workspace.out)?;
-        let folder = self.folder(fingerprint);
+        let folder = self.folder(&manifest.fingerprint);
         let parent = folder.parent().unwrap_or(&self.root);
         fs::create_dir_all(parent)?;
         fs::remove_dir_all(&folder)?;
@@ -233,6 +262,14 @@ impl Store {
         // The manifest first: a half-removed result must look absent, not damaged.
         fs::remove_file(self.folder(fingerprint).join("manifest.json"))?;
         Ok(fs::remove_dir_all(self.folder(fingerprint))?)
+    }
+}
+
+/// Whether an open file is the one that a path names.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 
@@ -287,24 +324,7 @@ fn collect(out: &Path, path: &Path, files: &mut Vec<Stored>) -> Result<(), Store
         return Ok(());
     }
     fs::sync_file(&full)?;
-    let (digest, bytes) = digest(&full)?;
-    files.push(Stored { path: path.to_owned(), bytes, digest });
+    let Digest { hex, bytes } = fs::digest(&full)?;
+    files.push(Stored { path: path.to_owned(), bytes, digest: hex });
     Ok(())
-}
-
-/// BLAKE3 and size of a file.
-fn digest(path: &Path) -> Result<(String, u64), PathError> {
-    let failed = |source| PathError { action: "read", path: path.to_owned(), source };
-    let mut file = fs::open(path)?;
-    let mut hash = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer).map_err(failed)?;
-        if count == 0 {
-            return Ok((hash.finalize().to_hex().to_string(), bytes));
-        }
-        hash.update(&buffer[..count]);
-        bytes += count as u64;
-    }
 }

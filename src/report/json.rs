@@ -5,18 +5,33 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::Report;
+use super::pace::Paces;
 use crate::engine::event::Event;
 use crate::engine::graph::Graph;
 use crate::engine::stage::Notice;
 
 /// Writes one JSON object an event.
-pub struct Json;
+#[derive(Default)]
+pub struct Json {
+    paces: Paces,
+}
 
 impl Report for Json {
     fn event(&mut self, graph: &Graph, event: &Event) {
+        let mut object = object(graph, event);
+        match event {
+            Event::Said { stage, notice: Notice::Progress { done, total, .. } } => {
+                if let Some(pace) = self.paces.progress(*stage, *done, *total) {
+                    object["rate"] = json!(pace.rate);
+                    object["seconds_left"] = json!(pace.left);
+                }
+            }
+            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => self.paces.forget(*stage),
+            _ => {}
+        }
         let mut out = std::io::stdout().lock();
         // A reader that went away must not end the run.
-        let _ = writeln!(out, "{}", object(graph, event));
+        let _ = writeln!(out, "{object}");
     }
 }
 
@@ -39,6 +54,10 @@ fn object(graph: &Graph, event: &Event) -> Value {
         }
         Event::StageFailed { stage, message, seconds } => {
             json!({"event": "stage_failed", "stage": name(stage), "message": message, "seconds": seconds})
+        }
+        Event::Blocked { stage } => json!({"event": "blocked", "stage": name(stage)}),
+        Event::Retried { stage, attempt, error, pause } => {
+            json!({"event": "retried", "stage": name(stage), "attempt": attempt, "error": error, "pause": pause})
         }
         Event::StageSkipped { stage, because_of } => {
             json!({"event": "stage_skipped", "stage": name(stage), "because_of": name(because_of)})

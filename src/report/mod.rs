@@ -3,6 +3,7 @@
 pub mod comparison;
 pub mod frame;
 pub mod json;
+pub mod pace;
 pub mod plain;
 pub mod table;
 pub mod terminal;

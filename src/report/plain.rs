@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use super::pace::Paces;
 use super::{Report, duration};
 use crate::engine::event::{Event, Summary};
 use crate::engine::graph::Graph;
@@ -16,7 +17,12 @@ const PAUSE: f64 = 10.0;
 pub struct Plain {
     quiet: bool,
     said: HashMap<usize, Instant>,
+    paces: Paces,
+    fresh: Vec<usize>,
 }
+
+/// How many fresh stages a line names.
+const NAMED: usize = 8;
 
 impl Plain {
     /// Writes warnings and failures only.
@@ -27,18 +33,48 @@ impl Plain {
 
 impl Report for Plain {
     fn event(&mut self, graph: &Graph, event: &Event) {
-        if let Event::Said { stage, notice: Notice::Progress { .. } } = event {
-            let last = *self.said.entry(*stage).or_insert_with(Instant::now);
-            if last.elapsed().as_secs_f64() < PAUSE {
-                return;
+        let mut pace = None;
+        match event {
+            Event::Said { stage, notice: Notice::Progress { done, total, .. } } => {
+                pace = self.paces.progress(*stage, *done, *total);
+                let last = *self.said.entry(*stage).or_insert_with(Instant::now);
+                if last.elapsed().as_secs_f64() < PAUSE {
+                    return;
+                }
+                self.said.insert(*stage, Instant::now());
             }
-            self.said.insert(*stage, Instant::now());
+            Event::StageFinished { stage, computed: false, .. } => return self.fresh.push(*stage),
+            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => self.paces.forget(*stage),
+            _ => {}
         }
         if let Some((line, loud)) = line(graph, event)
             && (loud || !self.quiet)
         {
-            eprintln!("{line}");
+            self.say_fresh(graph);
+            match pace {
+                Some(pace) => eprintln!("{line}, {}", pace.words()),
+                None => eprintln!("{line}"),
+            }
         }
+    }
+}
+
+impl Plain {
+    /// One line for all stages that turned out fresh since the last line: a pipeline may have thousands.
+    fn say_fresh(&mut self, graph: &Graph) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if !fresh.is_empty() && !self.quiet {
+            eprintln!("fresh: {}", names(graph, &fresh));
+        }
+    }
+}
+
+/// The names of stages, the first few of many.
+fn names(graph: &Graph, stages: &[usize]) -> String {
+    let named: Vec<&str> = stages.iter().take(NAMED).map(|&stage| graph.nodes[stage].name.as_str()).collect();
+    match stages.len().checked_sub(NAMED) {
+        Some(more @ 1..) => format!("{} and {more} more", named.join(", ")),
+        _ => named.join(", "),
     }
 }
 
@@ -58,6 +94,10 @@ pub(super) fn line(graph: &Graph, event: &Event) -> Option<(String, bool)> {
         }
         Event::StageFinished { stage, computed: false, .. } => (format!("{}: fresh", name(stage)), false),
         Event::StageFailed { stage, message, .. } => (format!("{}: failed: {message}", name(stage)), true),
+        Event::Blocked { stage } => (format!("{}: waits, its result is being computed elsewhere", name(stage)), false),
+        Event::Retried { stage, attempt, error, pause } => {
+            (format!("{}: attempt {attempt} failed, again in {}: {error}", name(stage), duration(*pause)), true)
+        }
         Event::StageSkipped { stage, because_of } => {
             (format!("{}: skipped, it needs `{}`", name(stage), name(because_of)), true)
         }

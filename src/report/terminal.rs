@@ -45,7 +45,7 @@ impl Report for Terminal {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
                         let template = format!(
-                            "{{spinner}} {{prefix:16}} {{elapsed:>4}} {{bar:24}} {{pos}}/{{len}} {unit} eta {{eta}} {{wide_msg}}"
+                            "{{spinner}} {{prefix:16}} {{elapsed:>4}} {{bar:24}} {{pos}}/{{len}} {unit} {{per_sec}} eta {{eta}} {{wide_msg}}"
                         );
                         bar.set_style(style(&template));
                     }

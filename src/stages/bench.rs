@@ -6,25 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use crate::engine::stage::{Context, Endpoint, Input, Notice, Profile, Stage};
+use crate::engine::stage::{Context, Input, NoSettings, Notice, Stage};
 
 /// Runs stages one at a time; the output folder is empty before each.
 pub(super) struct Bench {
     folder: TempDir,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) notices: Arc<Mutex<Vec<Notice>>>,
-}
-
-struct Nowhere;
-
-impl Profile for Nowhere {
-    fn device(&self) -> &str {
-        "cpu"
-    }
-
-    fn endpoint(&self, _: &str) -> Option<Endpoint> {
-        None
-    }
 }
 
 impl Bench {
@@ -65,7 +53,7 @@ impl Bench {
         stage.run(&Context {
             stop: self.stop.clone(),
             notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
-            ..Context::below(self.folder.path(), inputs.iter().map(input).collect(), Arc::new(Nowhere))
+            ..Context::below(self.folder.path(), inputs.iter().map(input).collect(), Arc::new(NoSettings))
         })
     }
 }

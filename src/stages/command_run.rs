@@ -131,19 +131,18 @@ impl Stage for CommandRun {
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let scratch = absolute(&context.scratch)?;
-        let (work, log) = (scratch.join("work"), scratch.join("log"));
+        let work = absolute(&context.scratch)?.join("work");
         // What an interrupted run left must not mix with this one's results.
         fs::remove_dir_all(&work)?;
         fs::create_dir_all(&work)?;
-        fs::create_dir_all(&log)?;
         let mut command = self.prepare(context, &work)?;
-        let (stdout, stderr) = (log.join("stdout.txt"), log.join("stderr.txt"));
+        let (stdout, stderr) = (context.log("stdout.txt")?, context.log("stderr.txt")?);
         command.stdin(Stdio::null()).stdout(fs::create(&stdout)?).stderr(fs::create(&stderr)?);
         let program = command.get_program().to_string_lossy().into_owned();
         let ended = child::run(&mut command, || context.stop.load(Ordering::Relaxed))
             .with_context(|| format!("cannot start `{program}`"))?;
-        let Some(status) = ended else { bail!(Stopped) };
+        context.took(ended.usage);
+        let Some(status) = ended.status else { bail!(Stopped) };
         if !status.success() {
             bail!("the command failed: {}{}", child::describe(status), last_words(&[&stderr, &stdout]));
         }
@@ -151,6 +150,12 @@ impl Stage for CommandRun {
             results::take(name, output, &work, &context.out)?;
         }
         fs::remove_dir_all(&work)?;
+        // What was said stays with the run; most commands say nothing.
+        for log in [stdout, stderr] {
+            if log.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+                fs::remove_file(log)?;
+            }
+        }
         Ok(())
     }
 }
@@ -250,8 +255,7 @@ fn hash_content(project: &Path, path: &Path, parts: &mut Vec<(String, String)>) 
         }
         return Ok(());
     }
-    let hash = blake3::hash(&fs::read(&full)?).to_hex();
-    parts.push((format!("file `{}`", path.display()), format!("blake3 {hash}")));
+    parts.push((format!("file `{}`", path.display()), format!("blake3 {}", fs::digest(&full)?.hex)));
     Ok(())
 }
 

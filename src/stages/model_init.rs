@@ -176,22 +176,10 @@ base:
 mod tests {
     use super::*;
     use crate::chat::Message;
-    use crate::engine::stage::{Endpoint, Input, Profile};
+    use crate::engine::stage::{Input, NoSettings};
     use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Arc;
-
-    struct OnCpu;
-
-    impl Profile for OnCpu {
-        fn device(&self) -> &str {
-            "cpu"
-        }
-
-        fn endpoint(&self, _model: &str) -> Option<Endpoint> {
-            None
-        }
-    }
 
     fn stage(changes: serde_json::Value) -> ModelInit {
         let mut with = serde_json::json!({"seed": 3, "hidden_size": 16, "layers": 1, "intermediate_size": 8});
@@ -205,7 +193,7 @@ mod tests {
         let input = folder.join("examples.parquet");
         crate::table::write(&input, [example]).unwrap();
         let inputs = vec![Input { name: "examples".to_owned(), path: input }];
-        let context = Context::below(folder, inputs, Arc::new(OnCpu));
+        let context = Context::below(folder, inputs, Arc::new(NoSettings));
         stage.run(&context).unwrap();
     }
 

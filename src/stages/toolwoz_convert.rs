@@ -144,23 +144,11 @@ fn say(report: &Report, context: &Context) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::stage::{Endpoint, Input, Notice, Profile};
+    use crate::engine::stage::{Input, NoSettings, Notice};
     use crate::table;
     use std::io::{Cursor, Write};
     use std::path::{Path, PathBuf};
     use std::sync::{Arc, Mutex};
-
-    struct Nowhere;
-
-    impl Profile for Nowhere {
-        fn device(&self) -> &str {
-            "cpu"
-        }
-
-        fn endpoint(&self, _: &str) -> Option<Endpoint> {
-            None
-        }
-    }
 
     fn corpus() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multiwoz")
@@ -172,7 +160,11 @@ mod tests {
         let context = Context {
             out: out.to_owned(),
             notify: Arc::new(move |notice| heard.lock().unwrap().push(notice)),
-            ..Context::below(out, vec![Input { name: "corpus".to_owned(), path: corpus.to_owned() }], Arc::new(Nowhere))
+            ..Context::below(
+                out,
+                vec![Input { name: "corpus".to_owned(), path: corpus.to_owned() }],
+                Arc::new(NoSettings),
+            )
         };
         stage.run(&context)?;
         Ok(notices.lock().unwrap().clone())

@@ -9,24 +9,12 @@ use serde_json::{Value, json};
 use super::train_kto::TrainKto;
 use super::train_sft::TrainSft;
 use crate::chat::Message;
-use crate::engine::stage::{Context, Endpoint, Input, Notice, Profile, Stage, Stopped};
+use crate::engine::stage::{Context, Input, NoSettings, Notice, Stage, Stopped};
 use crate::examples::{KtoExample, SftExample};
 use crate::model::Bundle;
 use crate::model::bundle::tests::untrained;
 use crate::table;
 use crate::train::TrainLog;
-
-struct Here;
-
-impl Profile for Here {
-    fn device(&self) -> &'static str {
-        "cpu"
-    }
-
-    fn endpoint(&self, _: &str) -> Option<Endpoint> {
-        None
-    }
-}
 
 /// A folder with a base model, examples of both kinds, and what the stages said.
 struct Bench {
@@ -77,7 +65,11 @@ impl Bench {
                 }
                 said.lock().unwrap().push(notice);
             }),
-            ..Context::below(self.path(), vec![input("base", "base"), input("examples", examples)], Arc::new(Here))
+            ..Context::below(
+                self.path(),
+                vec![input("base", "base"), input("examples", examples)],
+                Arc::new(NoSettings),
+            )
         })
     }
 

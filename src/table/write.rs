@@ -1,7 +1,5 @@
 //! Rows to Parquet, hashed on the way to the disk.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +10,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use super::{Row, schema};
-use crate::fs;
+use crate::fs::{Digest, Hashed};
 
 /// Rows turned to Arrow at a time: bounds memory, and fixes where pages end.
 const BATCH: usize = 1024;
@@ -32,7 +30,7 @@ pub struct Written {
 pub struct TableWriter<T: Row> {
     path: PathBuf,
     schema: SchemaRef,
-    writer: ArrowWriter<Hashing>,
+    writer: ArrowWriter<Hashed>,
     waiting: Vec<T>,
     rows: u64,
     row: PhantomData<T>,
@@ -46,8 +44,7 @@ impl<T: Row> TableWriter<T> {
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
             .set_created_by("thresh".to_owned())
             .build();
-        let sink = Hashing { file: BufWriter::new(fs::create(path)?), hash: blake3::Hasher::new(), bytes: 0 };
-        let writer = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?;
+        let writer = ArrowWriter::try_new(Hashed::create(path)?, schema.clone(), Some(properties))?;
         Ok(Self { path: path.to_owned(), schema, writer, waiting: Vec::new(), rows: 0, row: PhantomData })
     }
 
@@ -71,10 +68,8 @@ impl<T: Row> TableWriter<T> {
             self.flush()?;
         }
         let context = || format!("cannot write `{}`", self.path.display());
-        let mut sink = self.writer.into_inner().with_context(context)?;
-        sink.flush().with_context(context)?;
-        sink.file.get_ref().sync_all().with_context(context)?;
-        Ok(Written { rows: self.rows, bytes: sink.bytes, digest: sink.hash.finalize().to_hex().to_string() })
+        let Digest { hex, bytes } = self.writer.into_inner().with_context(context)?.finish()?;
+        Ok(Written { rows: self.rows, bytes, digest: hex })
     }
 }
 
@@ -85,23 +80,4 @@ pub fn write<T: Row>(path: &Path, rows: impl IntoIterator<Item = T>) -> anyhow::
         writer.push(row)?;
     }
     writer.finish()
-}
-
-struct Hashing {
-    file: BufWriter<File>,
-    hash: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(buffer)?;
-        self.hash.update(&buffer[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }

@@ -81,7 +81,7 @@ fn plan_and_why_say_what_changed_from_what_to_what() {
 }
 
 #[test]
-fn a_failure_stops_what_needs_it_and_nothing_else() {
+fn with_keep_going_a_failure_stops_what_needs_it_and_nothing_else() {
     let project = Project::new();
     project.write(
         "p.yaml",
@@ -94,12 +94,12 @@ stages:
   beside: {kind: command.run, in: {x: good.x}, with: {command: "cat {in.x}/x > {out.x}", outputs: {x: {path: x}}}}
 "#,
     );
-    let ran = project.thresh(&["run", "p.yaml"]);
+    let ran = project.thresh(&["run", "--keep-going", "p.yaml"]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("bad: failed:") && ran.stderr.contains("on purpose"), "{}", ran.stderr);
     assert!(ran.stderr.contains("after: skipped, it needs `bad`"), "{}", ran.stderr);
     assert!(ran.stderr.contains("2 computed, 0 fresh, 1 failed, 1 not run"), "{}", ran.stderr);
-    assert_eq!(counts(&project.run(&["p.yaml"])), (0, 2, 1));
+    assert_eq!(counts(&project.run(&["p.yaml", "--keep-going"])), (0, 2, 1));
 }
 
 #[test]
