@@ -3,6 +3,7 @@
 pub mod diagnostic;
 mod params;
 pub mod pipeline;
+mod policy;
 pub mod profile;
 pub mod schema;
 mod stage;

@@ -8,7 +8,7 @@ use super::params::{self, Params};
 use super::stage::{self, Draft, unknown_keys};
 use super::yaml;
 use crate::engine::fingerprint::type_name;
-use crate::engine::graph::{Edge, Graph, Node as Stage, Policy};
+use crate::engine::graph::{Edge, Graph, Node as Stage};
 use crate::engine::port::{Arity, Holds, PortSpec};
 use crate::value::{Key, Node, Span, Value};
 
@@ -266,7 +266,12 @@ impl Loader {
             return None;
         }
         let nodes = drafts.iter().zip(edges).filter_map(|(draft, inputs)| {
-            Some(Stage { name: draft.key.text.clone(), stage: draft.stage.clone()?, inputs, policy: Policy::default() })
+            Some(Stage {
+                name: draft.key.text.clone(),
+                stage: draft.stage.clone()?,
+                inputs,
+                policy: draft.policy.clone(),
+            })
         });
         Graph::new(name, nodes.collect()).ok()
     }

@@ -38,6 +38,30 @@ pub fn pipeline() -> Value {
             },
             "with": {"description": "The kind's parameters."},
             "note": {"description": "A remark; it changes nothing."},
+            "pool": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_-]+$",
+                "description": "The pool that it takes a slot of while it runs, such as `cpu`, `gpu` or `llm`; the kind's own where absent.",
+            },
+            "retries": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 1000,
+                "default": 0,
+                "description": "How often it is tried again after it failed.",
+            },
+            "timeout": {
+                "description": "How long one attempt may take: seconds, or a text such as `90 s`, `30 min` or `2 h`.",
+                "anyOf": [
+                    {"type": "number", "exclusiveMinimum": 0},
+                    {"type": "string", "pattern": "^[0-9.]+ *(s|min|h)$"},
+                ],
+            },
+            "frozen": {
+                "type": "boolean",
+                "default": false,
+                "description": "Whether its newest result counts whatever has changed since.",
+            },
         },
         "allOf": cases,
     });

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::diagnostic::Diagnostic;
+use super::policy;
+use crate::engine::graph::Policy;
 use crate::engine::stage::AnyStage;
 use crate::stages::{self, Kind};
 use crate::value::{Key, Node, PlaceError, Span, Value};
@@ -19,17 +21,27 @@ pub struct Draft {
     pub named: Vec<String>,
     /// Its connections: input name, `stage`, `port`, and the place of the text.
     pub inputs: Vec<(Key, String, String, Span)>,
+    /// How it is run.
+    pub policy: Policy,
 }
 
 /// Reads a stage; everything wrong with it goes to `problems`.
 pub fn read(key: &Key, node: &Node, problems: &mut Vec<Diagnostic>) -> Draft {
-    let mut draft = Draft { key: key.clone(), kind: None, stage: None, named: Vec::new(), inputs: Vec::new() };
+    let mut draft = Draft {
+        key: key.clone(),
+        kind: None,
+        stage: None,
+        named: Vec::new(),
+        inputs: Vec::new(),
+        policy: policy::read(node, problems),
+    };
     if !matches!(node.value, Value::Map(_)) {
         let message = format!("stage `{}` is {}, expected a map with `kind`", key.text, node.describe());
         problems.push(Diagnostic::at(node.span, message));
         return draft;
     }
-    unknown_keys(node, &["kind", "in", "with", "note"], &format!("stage `{}`", key.text), problems);
+    let known = [&["kind", "in", "with", "note"][..], &policy::KEYS].concat();
+    unknown_keys(node, &known, &format!("stage `{}`", key.text), problems);
     draft.kind = kind(key, node, problems);
     draft.named =
         node.get("in").map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key.text.clone()).collect();
