@@ -1,10 +1,11 @@
 //! The stages of a pipeline and what connects them.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::stage::AnyStage;
@@ -100,7 +101,8 @@ impl Graph {
     }
 }
 
-/// Orders stages by what they read (`inputs[i]` are the stages that stage i reads), or shows a cycle.
+/// Orders stages by what they read (`inputs[i]` are the stages that stage i reads), those that could run side by side in the
+/// file's order; or shows a cycle.
 pub fn order(inputs: &[Vec<usize>]) -> Result<Vec<usize>, Cycle> {
     let mut graph = DiGraph::<(), ()>::with_capacity(inputs.len(), inputs.len());
     for _ in inputs {
@@ -108,13 +110,23 @@ pub fn order(inputs: &[Vec<usize>]) -> Result<Vec<usize>, Cycle> {
     }
     for (index, from) in inputs.iter().enumerate() {
         for &from in from {
-            graph.update_edge(NodeIndex::new(from), NodeIndex::new(index), ());
+            graph.add_edge(NodeIndex::new(from), NodeIndex::new(index), ());
         }
     }
-    match toposort(&graph, None) {
-        Ok(order) => Ok(order.into_iter().map(NodeIndex::index).collect()),
-        Err(_) => Err(cycle(&graph)),
+    let mut waits: Vec<usize> = inputs.iter().map(Vec::len).collect();
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        (0..inputs.len()).filter(|&index| waits[index] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(inputs.len());
+    while let Some(Reverse(index)) = ready.pop() {
+        order.push(index);
+        for reader in graph.neighbors(NodeIndex::new(index)) {
+            waits[reader.index()] -= 1;
+            if waits[reader.index()] == 0 {
+                ready.push(Reverse(reader.index()));
+            }
+        }
     }
+    if order.len() == inputs.len() { Ok(order) } else { Err(cycle(&graph)) }
 }
 
 /// The shortest way round within the first component that has one: what a person needs to see.
@@ -157,6 +169,7 @@ mod tests {
     #[test]
     fn order_puts_inputs_first_and_a_long_chain_is_no_problem() {
         assert_eq!(order(&[vec![1, 2], vec![2], vec![]]).unwrap(), [2, 1, 0]);
+        assert_eq!(order(&[vec![], vec![4], vec![0, 0], vec![], vec![]]).unwrap(), [0, 2, 3, 4, 1]);
         let chain: Vec<Vec<usize>> =
             (0..20_000).map(|index| if index == 0 { vec![] } else { vec![index - 1] }).collect();
         assert_eq!(order(&chain).unwrap(), (0..20_000).collect::<Vec<_>>());

@@ -51,6 +51,8 @@ const SAVE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the runner looks at what sends no message: the wish to stop, time limits, results that other processes compute.
 const TICK: Duration = Duration::from_millis(100);
 
+const NOT_ALLOWED: &str = "it has no result for these values, and is not among the stages to run";
+
 /// Runs a graph and reports as it goes; returns the summary, which is also the last event, and the record.
 ///
 /// # Errors
@@ -313,11 +315,10 @@ impl<R: FnMut(&Event)> Run<'_, R> {
                     self.looked_up.insert(index, (fields, id));
                     self.states.wait_for_slot(index);
                 } else {
-                    self.fail(
-                        index,
-                        "it has no result for these values, and is not among the stages to run".to_owned(),
-                        0.0,
-                    );
+                    // No reason to stop looking: all that is missing is to be told.
+                    let failed = self.failed;
+                    self.fail(index, NOT_ALLOWED.to_owned(), 0.0);
+                    self.failed = failed;
                 }
             }
         }

@@ -8,3 +8,4 @@ mod layers;
 mod orphans;
 mod pipelines;
 mod project;
+mod running;
