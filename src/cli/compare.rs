@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Outcome, runs, say};
+use super::{Failure, Outcome, intact, runs, say};
 use crate::engine::fingerprint::changes;
 use crate::engine::history::{self, RunRecord, StageRecord};
 use crate::engine::store::{Found, Manifest, Store};
@@ -106,7 +106,8 @@ fn scores(store: &Store, stage: &StageRecord, runs: &[&RunRecord], list_flips: b
         let Some(artifact) = manifest.outputs.values().find(|artifact| artifact.holds == ScoreRow::TYPE) else {
             return Ok(());
         };
-        arms.push((record.run.clone(), store.path(&manifest.fingerprint, artifact), artifact.digest.clone()));
+        let path = intact(store, &manifest.fingerprint, artifact)?;
+        arms.push((record.run.clone(), path, artifact.digest.clone()));
     }
     if arms.windows(2).all(|pair| pair[0].2 == pair[1].2) {
         say(format!("\n{}: the same scores", stage.name))?;

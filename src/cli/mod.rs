@@ -2,6 +2,8 @@
 
 mod check;
 mod compare;
+mod export;
+mod gc;
 mod graph;
 mod kinds;
 mod path;
@@ -22,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Diagnostics, Pipeline, Project};
 use crate::engine::stage::in_full;
-use crate::engine::store::Store;
+use crate::engine::store::{Artifact, Store};
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
@@ -54,6 +56,12 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Print where a result lies.
     Path(path::PathArgs),
+    /// Write artifacts out of the store as files.
+    Export(export::ExportArgs),
+    /// Remove from the store what no kept run needs.
+    Gc(gc::GcArgs),
+    /// Keep a run and its results whatever is collected.
+    Pin(gc::PinArgs),
     /// List the kinds of stages, or document one.
     Kinds(kinds::KindsArgs),
     /// Write the JSON Schemas of pipelines and tables.
@@ -108,6 +116,9 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Path(args) => path::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Gc(args) => gc::run(&args),
+        Command::Pin(args) => gc::run_pin(&args),
         Command::Kinds(args) => kinds::run(&args),
         Command::Schema(args) => schema::run(&args),
     };
@@ -152,6 +163,18 @@ fn open(args: &PipelineArgs) -> Result<Opened, Failure> {
     let pipeline = load(args)?;
     let store = Store::open(project.store())?;
     Ok(Opened { pipeline, project, store })
+}
+
+/// Where an artifact lies, its bytes found to be those that were written. A damaged result is discarded, so that the next
+/// run computes it again.
+fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathBuf, Failure> {
+    match store.damage(fingerprint, artifact) {
+        None => Ok(store.path(fingerprint, artifact)),
+        Some(what) => {
+            store.discard(fingerprint)?;
+            Err(Failure::Failed(anyhow::anyhow!("{what}; the result is discarded, `thresh run` computes it again")))
+        }
+    }
 }
 
 /// Writes a line to stdout.

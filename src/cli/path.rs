@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Opened, Outcome, PipelineArgs, open, say, stage_index};
+use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_index};
 use crate::config::diagnostic::nearest;
-use crate::engine::history;
-use crate::engine::plan::plan;
+use crate::engine::history::{self, RunRecord};
+use crate::engine::plan::{Planned, plan};
 use crate::engine::store::{Found, Manifest};
 
 #[derive(Args)]
@@ -21,46 +21,82 @@ pub(super) struct PathArgs {
 }
 
 pub(super) fn run(args: &PathArgs) -> Outcome {
-    let (path, stale) = newest(&args.pipeline, &args.output)?;
-    if stale {
+    let results = Results::open(&args.pipeline)?;
+    let found = results.find(&args.output)?;
+    if found.stale {
         eprintln!("note: the pipeline has changed since; this is the newest result there is");
     }
-    say(path.display().to_string())?;
+    say(found.path(&results).display().to_string())?;
     Ok(())
 }
 
-/// The newest result of `stage.port`, and whether the pipeline would compute another now.
-pub(super) fn newest(args: &PipelineArgs, output: &str) -> Result<(PathBuf, bool), Failure> {
-    let opened = open(args)?;
-    let Some((stage, port)) = output.rsplit_once('.') else {
-        return Err(Failure::Wrong(anyhow!("expected `stage.port`, found `{output}`")));
-    };
-    let index = stage_index(&opened.pipeline, stage)?;
-    let ports = opened.pipeline.graph.nodes[index].stage.outputs();
-    if !ports.iter().any(|known| known.name == port) {
-        let near = nearest(port, ports.iter().map(|port| port.name.as_str()));
-        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        return Err(Failure::Wrong(anyhow!("stage `{stage}` has no output `{port}`{hint}")));
-    }
-    let (manifest, stale) = result(&opened, index)?
-        .ok_or_else(|| Failure::Failed(anyhow!("`{stage}` has no result yet; `thresh run` computes it")))?;
-    Ok((opened.store.path(&manifest.fingerprint, &manifest.outputs[port]), stale))
+/// A pipeline and the results of its stages.
+pub(super) struct Results {
+    pub opened: Opened,
+    plans: Vec<Planned>,
+    records: Vec<RunRecord>,
 }
 
-fn result(opened: &Opened, index: usize) -> Result<Option<(Arc<Manifest>, bool)>, Failure> {
-    let Opened { pipeline, project, store } = opened;
-    let records = history::read(store)?;
-    let plans = plan(&pipeline.graph, store, &project.root, &records)?;
-    if let Some(manifest) = plans[index].result.clone() {
-        return Ok(Some((manifest, false)));
+/// An output's newest result.
+pub(super) struct Located {
+    manifest: Arc<Manifest>,
+    port: String,
+    /// Whether the pipeline would compute another now.
+    pub stale: bool,
+}
+
+impl Located {
+    /// Where it lies.
+    pub(super) fn path(&self, results: &Results) -> PathBuf {
+        results.opened.store.path(&self.manifest.fingerprint, &self.manifest.outputs[&self.port])
     }
-    let name = &pipeline.graph.nodes[index].name;
-    for record in records.iter().filter(|record| record.pipeline == pipeline.graph.name) {
-        if let Some(fingerprint) = record.stage(name).and_then(|stage| stage.fingerprint.as_deref())
-            && let Found::Whole(manifest) = store.find(fingerprint)?
-        {
-            return Ok(Some((Arc::from(manifest), true)));
+
+    /// Where it lies, read and found whole.
+    pub(super) fn intact(&self, results: &Results) -> Result<PathBuf, Failure> {
+        intact(&results.opened.store, &self.manifest.fingerprint, &self.manifest.outputs[&self.port])
+    }
+}
+
+impl Results {
+    /// Looks up what there is.
+    pub(super) fn open(args: &PipelineArgs) -> Result<Self, Failure> {
+        let opened = open(args)?;
+        let records = history::read(&opened.store)?;
+        let plans = plan(&opened.pipeline.graph, &opened.store, &opened.project.root, &records)?;
+        Ok(Self { opened, plans, records })
+    }
+
+    /// The newest result of `stage.port`.
+    pub(super) fn find(&self, output: &str) -> Result<Located, Failure> {
+        let Some((stage, port)) = output.rsplit_once('.') else {
+            return Err(Failure::Wrong(anyhow!("expected `stage.port`, found `{output}`")));
+        };
+        let index = stage_index(&self.opened.pipeline, stage)?;
+        let ports = self.opened.pipeline.graph.nodes[index].stage.outputs();
+        if !ports.iter().any(|known| known.name == port) {
+            let near = nearest(port, ports.iter().map(|port| port.name.as_str()));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(Failure::Wrong(anyhow!("stage `{stage}` has no output `{port}`{hint}")));
         }
+        let (manifest, stale) = self
+            .result(index)?
+            .ok_or_else(|| Failure::Failed(anyhow!("`{stage}` has no result yet; `thresh run` computes it")))?;
+        Ok(Located { manifest, port: port.to_owned(), stale })
     }
-    Ok(None)
+
+    fn result(&self, index: usize) -> Result<Option<(Arc<Manifest>, bool)>, Failure> {
+        if let Some(manifest) = self.plans[index].result.clone() {
+            return Ok(Some((manifest, false)));
+        }
+        let graph = &self.opened.pipeline.graph;
+        let name = &graph.nodes[index].name;
+        for record in self.records.iter().filter(|record| record.pipeline == graph.name) {
+            if let Some(fingerprint) = record.stage(name).and_then(|stage| stage.fingerprint.as_deref())
+                && let Found::Whole(manifest) = self.opened.store.find(fingerprint)?
+            {
+                return Ok(Some((Arc::from(manifest), true)));
+            }
+        }
+        Ok(None)
+    }
 }

@@ -9,10 +9,10 @@ use clap::Args;
 use tokio::runtime::Handle;
 
 use super::selection::{Selected, SelectionArgs};
-use super::{Failure, Opened, Outcome, PipelineArgs, open, say, stage_indices, watch};
-use crate::engine::history::RunRecord;
+use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_indices, watch};
+use crate::engine::graph::Graph;
 use crate::engine::runner::{self, Options, RunError};
-use crate::engine::store::{Found, Store};
+use crate::engine::store::{Manifest, Store};
 use crate::report::{self, Report};
 
 #[derive(Args)]
@@ -81,15 +81,15 @@ fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
     };
     let mut report = reporter(args);
     let run = runner::run(&pipeline.graph, &store, &options, |event| report.event(&pipeline.graph, event));
-    let (summary, record) = runtime.block_on(run).map_err(|error| match error {
+    let ran = runtime.block_on(run).map_err(|error| match error {
         RunError::NoPool { .. } => Failure::Wrong(error.into()),
         RunError::Store(error) => error.into(),
     })?;
     drop(report);
     if !args.json {
-        tables(&store, &record)?;
+        tables(&pipeline.graph, &store, &ran.results)?;
     }
-    match (summary.failed, summary.stopped) {
+    match (ran.summary.failed, ran.summary.stopped) {
         (0, false) => Ok(()),
         (0, true) => Err(Failure::Said(130)),
         _ => Err(Failure::Said(1)),
@@ -124,15 +124,14 @@ async fn interrupts(stop: Arc<AtomicBool>) {
 }
 
 /// Prints the comparisons that the pipeline ends with.
-fn tables(store: &Store, record: &RunRecord) -> Outcome {
+fn tables(graph: &Graph, store: &Store, results: &[Option<Arc<Manifest>>]) -> Outcome {
     let mut shown = BTreeSet::new();
-    for stage in &record.stages {
-        let Some(fingerprint) = stage.fingerprint.as_deref() else { continue };
-        let Found::Whole(manifest) = store.find(fingerprint)? else { continue };
+    for (node, manifest) in graph.nodes.iter().zip(results) {
+        let Some(manifest) = manifest else { continue };
         for artifact in manifest.outputs.values().filter(|artifact| report::comparison::shows(&artifact.holds)) {
-            let path = store.path(fingerprint, artifact);
+            let path = intact(store, &manifest.fingerprint, artifact)?;
             if shown.insert(path.clone()) {
-                say(format!("\n{}\n{}", stage.name, report::comparison::text(&path)?))?;
+                say(format!("\n{}\n{}", node.name, report::comparison::text(&path)?))?;
             }
         }
     }

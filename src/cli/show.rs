@@ -32,7 +32,8 @@ pub(super) fn run(args: &ShowArgs) -> Outcome {
         [pipeline, output] => {
             let pipeline =
                 PipelineArgs { pipeline: pipeline.into(), set: args.set.clone(), profile: args.profile.clone() };
-            path::newest(&pipeline, output)?.0
+            let results = path::Results::open(&pipeline)?;
+            results.find(output)?.intact(&results)?
         }
         _ => return Err(Failure::Wrong(anyhow::anyhow!("expected a pipeline and `stage.port`, or a Parquet file"))),
     };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -175,12 +176,19 @@ impl<'a> Newest<'a> {
 
 /// The name of a run that begins now, and the time: `20261123-061530-123-NAME` and `2026-11-23T06:15:30Z`.
 pub fn name_now(pipeline: &str) -> (String, String) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let (seconds, millis) = (now.as_secs(), now.subsec_millis());
+    let now = SystemTime::now();
+    let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    let time = time(now);
+    let plain: String = time.chars().filter(char::is_ascii_digit).collect();
+    (format!("{}-{}-{millis:03}-{pipeline}", &plain[..8], &plain[8..]), time)
+}
+
+/// A time as records write it: UTC, ISO 8601, to the second.
+pub fn time(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (year, month, day) = date((seconds / 86_400) as i64);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let run = format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{millis:03}-{pipeline}");
-    (run, format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Year, month and day of a day counted from 1970-01-01 (the proleptic Gregorian calendar, by eras of 400 years).
@@ -203,5 +211,7 @@ mod tests {
         assert_eq!(super::date(0), (1970, 1, 1));
         assert_eq!(super::date(19_782), (2024, 2, 29));
         assert_eq!(super::date(20_780), (2026, 11, 23));
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_709_210_096);
+        assert_eq!(super::time(time), "2024-02-29T12:34:56Z");
     }
 }

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod event;
 pub mod fingerprint;
+pub mod gc;
 pub mod graph;
 pub mod history;
 mod job;

@@ -53,7 +53,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 const NOT_ALLOWED: &str = "it has no result for these values, and is not among the stages to run";
 
-/// Runs a graph and reports as it goes; returns the summary, which is also the last event, and the record.
+/// Runs a graph and reports as it goes; the summary is also the last event.
 ///
 /// # Errors
 /// When the store itself cannot be used, or a stage wants a pool that the profile does not have. A stage that fails is no
@@ -63,8 +63,9 @@ pub async fn run(
     store: &Store,
     options: &Options,
     mut report: impl FnMut(&Event),
-) -> Result<(Summary, RunRecord), RunError> {
+) -> Result<Ran, RunError> {
     let began = Instant::now();
+    let _used = store.used();
     let (run, started) = history::name_now(&graph.name);
     let (sender, receiver) = unbounded_channel();
     let (pools, pool) = pools(graph, options)?;
@@ -103,7 +104,7 @@ pub async fn run(
     running.drive(receiver).await?;
     running.record.seconds = Some(began.elapsed().as_secs_f64());
     running.save();
-    let record = running.record;
+    let (record, results) = (running.record, running.results);
     let summary = Summary {
         run,
         computed: record.count(Outcome::Computed),
@@ -114,7 +115,17 @@ pub async fn run(
         stopped: options.stop.load(Ordering::Relaxed),
     };
     report(&Event::RunFinished(summary.clone()));
-    Ok((summary, record))
+    Ok(Ran { summary, record, results })
+}
+
+/// What a run came to.
+pub struct Ran {
+    /// The counts.
+    pub summary: Summary,
+    /// What became of each stage.
+    pub record: RunRecord,
+    /// The results of those stages that have one, in the graph's order.
+    pub results: Vec<Option<Arc<Manifest>>>,
 }
 
 /// Why a run could not be done.

@@ -1,0 +1,118 @@
+//! `thresh export`: artifacts out of the store, as files.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+
+use super::gc::size;
+use super::path::Results;
+use super::{Failure, Outcome, PipelineArgs, say, stage_indices};
+use crate::config::Pipeline;
+use crate::fs;
+use crate::report::table;
+
+#[derive(Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// What to write: `stage.port`, or a stage for all of its outputs; everything that there is where nothing is named.
+    outputs: Vec<String>,
+    /// The folder to write to; files of the same names are replaced.
+    #[arg(long)]
+    to: PathBuf,
+    /// What tables become.
+    #[arg(long, value_enum, default_value = "parquet")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Parquet files, as they are.
+    Parquet,
+    /// One JSON object a row.
+    Jsonl,
+}
+
+pub(super) fn run(args: &ExportArgs) -> Outcome {
+    fs::create_dir_all(&args.to)?;
+    let results = Results::open(&args.pipeline)?;
+    let (mut stale, mut written) = (0, 0);
+    for output in &chosen(args, &results.opened.pipeline)? {
+        let found = match results.find(output) {
+            // Named outputs must be there; of all outputs, those that are.
+            Err(Failure::Failed(_)) if args.outputs.is_empty() => continue,
+            other => other?,
+        };
+        stale += usize::from(found.stale);
+        written += 1;
+        let (to, bytes) = write(&found.intact(&results)?, &args.to, output, args.format)?;
+        say(format!("{:>10}  {}", size(bytes), to.display()))?;
+    }
+    if written == 0 {
+        return Err(Failure::Failed(anyhow!("there is no result yet; `thresh run` computes them")));
+    }
+    if stale > 0 {
+        eprintln!("note: {stale} of {written} are of an earlier state of the pipeline: the newest results there are");
+    }
+    Ok(())
+}
+
+/// The outputs that are named, as `stage.port`.
+fn chosen(args: &ExportArgs, pipeline: &Pipeline) -> Result<BTreeSet<String>, Failure> {
+    let graph = &pipeline.graph;
+    let all = |index: usize| {
+        let node = &graph.nodes[index];
+        node.stage.outputs().into_iter().map(move |port| format!("{}.{}", node.name, port.name))
+    };
+    if args.outputs.is_empty() {
+        return Ok((0..graph.nodes.len()).flat_map(all).collect());
+    }
+    let mut chosen = BTreeSet::new();
+    for name in &args.outputs {
+        let whole = graph.find_all(name);
+        match name.rsplit_once('.') {
+            Some((stage, port)) if whole.is_empty() => {
+                let stages = stage_indices(pipeline, &[stage.to_owned()])?;
+                chosen.extend(stages.into_iter().map(|index| format!("{}.{port}", graph.nodes[index].name)));
+            }
+            _ => chosen.extend(stage_indices(pipeline, std::slice::from_ref(name))?.into_iter().flat_map(all)),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Writes an artifact under the name of its output; where to, and how many bytes.
+fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<(PathBuf, u64), Failure> {
+    let output = output.replace('/', "_");
+    if from.is_dir() {
+        let to = folder.join(&output);
+        fs::remove_dir_all(&to)?;
+        let bytes = copy_folder(from, &to)?;
+        return Ok((to, bytes));
+    }
+    let aside = folder.join(format!(".{output}.tmp"));
+    let (ending, bytes) = match format {
+        Format::Parquet => ("parquet", fs::copy(from, &aside)?),
+        Format::Jsonl => {
+            let mut text = table::json_lines(from, usize::MAX)?.join("\n");
+            text.push('\n');
+            fs::write_whole(&aside, text.as_bytes())?;
+            ("jsonl", text.len() as u64)
+        }
+    };
+    let to = folder.join(format!("{output}.{ending}"));
+    fs::rename(&aside, &to)?;
+    Ok((to, bytes))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<u64, Failure> {
+    fs::create_dir_all(to)?;
+    let mut bytes = 0;
+    for path in fs::list(from)? {
+        let target = to.join(path.file_name().unwrap_or_default());
+        bytes += if path.is_dir() { copy_folder(&path, &target)? } else { fs::copy(&path, &target)? };
+    }
+    Ok(bytes)
+}

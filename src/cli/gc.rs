@@ -1,0 +1,126 @@
+//! `thresh gc` and `thresh pin`: room in the store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Failure, Outcome, runs, say};
+use crate::engine::gc::{Garbage, GcError, Rule, What, collect, pin};
+
+#[derive(Args)]
+pub(super) struct GcArgs {
+    /// Let runs go that began longer ago, and what interrupted computations of that age left: `90 min`, `36 h`, `30 d`.
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<String>,
+    /// Let runs go beyond so many newest of each pipeline. With --older-than, only those that are old as well.
+    #[arg(long, value_name = "RUNS")]
+    keep: Option<usize>,
+    /// Say what would go, and remove nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// The project's folder.
+    #[arg(long, default_value = ".")]
+    project: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct PinArgs {
+    /// The run, as `thresh runs` names it.
+    run: String,
+    /// Take the pin away.
+    #[arg(long)]
+    remove: bool,
+    /// The project's folder.
+    #[arg(long, default_value = ".")]
+    project: PathBuf,
+}
+
+pub(super) fn run(args: &GcArgs) -> Outcome {
+    let store = runs::store(&args.project)?;
+    let older_than = args.older_than.as_deref().map(time).transpose()?;
+    let garbage = collect(&store, Rule { older_than, keep: args.keep }, args.dry_run)?;
+    for item in &garbage {
+        say(format!("{:10}  {:>10}  {}", name(item.what), size(item.bytes), item.name))?;
+    }
+    let verb = if args.dry_run { "would be freed" } else { "freed" };
+    let sum = |what: Option<What>| {
+        let items = garbage.iter().filter(|item| what.is_none_or(|what| item.what == what));
+        items.fold((0, 0), |(count, bytes), item: &Garbage| (count + 1, bytes + item.bytes))
+    };
+    let mut parts = Vec::new();
+    for what in [What::Run, What::Result, What::Journal, What::Unfinished] {
+        let (count, bytes) = sum(Some(what));
+        if count > 0 {
+            parts.push(format!("{count} {} ({})", if count == 1 { name(what) } else { names(what) }, size(bytes)));
+        }
+    }
+    let parts = if parts.is_empty() { "nothing to remove".to_owned() } else { parts.join(", ") };
+    say(format!("{} {verb}: {parts}", size(sum(None).1)))?;
+    Ok(())
+}
+
+pub(super) fn run_pin(args: &PinArgs) -> Outcome {
+    let store = runs::store(&args.project)?;
+    match pin(&store, &args.run, !args.remove) {
+        Err(error @ GcError::NoRun(_)) => Err(Failure::Wrong(error.into())),
+        other => Ok(other?),
+    }
+}
+
+fn name(what: What) -> &'static str {
+    match what {
+        What::Run => "run",
+        What::Result => "result",
+        What::Journal => "journal",
+        What::Unfinished => "unfinished",
+    }
+}
+
+fn names(what: What) -> &'static str {
+    match what {
+        What::Run => "runs",
+        What::Result => "results",
+        What::Journal => "journals",
+        What::Unfinished => "unfinished",
+    }
+}
+
+/// A number of bytes as people read it.
+pub(super) fn size(bytes: u64) -> String {
+    let mut number = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if number < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{number:.1} {unit}") };
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.1} TiB")
+}
+
+fn time(text: &str) -> Result<Duration, Failure> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let units = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    let read = || {
+        let number: f64 = text[..text.len() - unit.len()].parse().ok()?;
+        let (_, seconds) = units.iter().find(|(name, _)| *name == unit.trim())?;
+        Duration::try_from_secs_f64(number * seconds).ok()
+    };
+    read().ok_or_else(|| Failure::Wrong(anyhow!("`{text}` is no time; write `90 min`, `36 h` or `30 d`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_as_people_write_them() {
+        assert_eq!([size(0), size(1023), size(1536), size(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+        assert_eq!(time("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        assert_eq!(time("1.5 h").unwrap(), Duration::from_secs(5400));
+        for wrong in ["", "d", "3", "3 weeks", "-1 d", "1e9 d"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+}
