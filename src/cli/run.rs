@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::selection::{Selected, SelectionArgs};
 use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_indices, watch};
+use crate::child;
 use crate::engine::graph::Graph;
 use crate::engine::runner::{self, Options, RunError};
 use crate::engine::store::{Manifest, Store};
@@ -45,6 +46,8 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
+    // Before there are threads, and before this process grows.
+    child::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_stack_size(16 << 20)
@@ -53,10 +56,13 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let stop = Arc::new(AtomicBool::new(false));
     let handle = runtime.handle();
     handle.spawn(interrupts(stop.clone()));
-    if args.watch {
-        return watch::run(&args.pipeline, &stop, || once(args, handle, &stop));
-    }
-    once(args, handle, &stop)
+    let outcome = if args.watch {
+        watch::run(&args.pipeline, &stop, || once(args, handle, &stop))
+    } else {
+        once(args, handle, &stop)
+    };
+    child::finish();
+    outcome
 }
 
 /// One run, from the files as they are now.

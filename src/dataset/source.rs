@@ -1,7 +1,7 @@
 //! The three places that a data set may come from.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::manifest::{Listed, Source};
 use super::unpack::{Limits, UnpackError, unpack};
@@ -94,10 +94,9 @@ fn wheel(package: &str, version: &str, place: &Place, watch: &dyn Watch) -> Resu
     fs::remove_dir_all(&wheels)?;
     fs::create_dir_all(&wheels)?;
     let output = fs::create(&log)?;
-    let errors = output.try_clone().map_err(|source| fs::PathError { action: "open", path: log.clone(), source })?;
     let mut pip = Command::new(place.python);
     // Python looks for modules in the current folder first.
-    pip.current_dir(&wheels);
+    pip.current_dir(&wheels).envs(std::env::vars_os());
     pip.args([
         "-m",
         "pip",
@@ -110,11 +109,8 @@ fn wheel(package: &str, version: &str, place: &Place, watch: &dyn Watch) -> Resu
     ])
     .args(["--progress-bar", "off", "--dest"])
     .arg(&wheels)
-    .arg(format!("{package}=={version}"))
-    .stdin(Stdio::null())
-    .stdout(output)
-    .stderr(errors);
-    let ended = child::run(&mut pip, || watch.stopped()).map_err(|error| SourceError::Python {
+    .arg(format!("{package}=={version}"));
+    let ended = child::run(&pip, &output, || watch.stopped()).map_err(|error| SourceError::Python {
         python: place.python.display().to_string(),
         reason: error.to_string(),
     })?;

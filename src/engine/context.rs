@@ -43,7 +43,7 @@ pub struct Context {
     pub inputs: Vec<Input>,
     /// The folder that receives the outputs: `PORT.parquet` or `PORT/`.
     pub out: PathBuf,
-    /// A folder that outlives an interrupted run, to go on from: empty on a first run, removed when the stage is done.
+    /// A folder that outlives an interrupted run, to go on from: absent on a first run, removed when the stage is done.
     pub scratch: PathBuf,
     /// The project's root: relative paths in parameters start here.
     pub project: PathBuf,
@@ -130,6 +130,12 @@ impl Context {
         let path = self.out.join(port.name);
         crate::fs::create_dir_all(&path)?;
         Ok(path)
+    }
+
+    /// The folder that outlives an interrupted run, created where it is not there.
+    pub fn scratch(&self) -> anyhow::Result<&Path> {
+        crate::fs::create_dir_all(&self.scratch)?;
+        Ok(&self.scratch)
     }
 
     /// Says how far the stage is.

@@ -148,7 +148,7 @@ impl Job {
         {
             return Ok(Ended::Result { manifest, computed: false });
         }
-        let workspace = self.store.begin(&self.fingerprint, lock)?;
+        let workspace = self.store.begin(lock)?;
         let mut pause = FIRST_PAUSE;
         for number in 1.. {
             let meter = Meter::start(&self.crowd);

@@ -1,7 +1,7 @@
 //! The content-addressed store: every result a folder named by its fingerprint, whole or absent.
 //!
-//! `results/FF/FINGERPRINT/` holds `manifest.json` and the artifacts, `work/` what is being computed, `locks/` empty files that
-//! the kernel locks while a result is computed (nothing there needs deleting by hand), `rows/` the journals of finished rows,
+//! `results/FF/FINGERPRINT/` holds `manifest.json` and the artifacts, `work/` what is being computed
+//! (the kernel's locks on its folders say by whom: nothing there needs deleting by hand), `rows/` the journals of finished rows,
 //! `runs/` the records of runs, `pins/` the names of those that are never collected.
 
 use std::collections::BTreeMap;
@@ -94,16 +94,18 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// The right to compute a result, which one process at a time has; given back when this is dropped or the process ends.
+/// The right to compute a result, which one process at a time has: the kernel's lock on the folder in which it is computed.
+/// Given back when this is dropped or the process ends.
 pub struct Lock {
-    path: PathBuf,
-    _file: File,
+    folder: PathBuf,
+    _open: File,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still locked: who waits for it sees that the file is gone, and makes a new one.
-        let _ = std::fs::remove_file(&self.path);
+        // While it is still locked, and only where nothing is left in it to go on from. Who waits for the lock sees that the
+        // folder is gone, and makes a new one.
+        let _ = std::fs::remove_dir(&self.folder);
     }
 }
 
@@ -111,9 +113,8 @@ impl Drop for Lock {
 pub struct Workspace {
     /// Receives the outputs; empty at the start.
     pub out: PathBuf,
-    /// Outlives an interrupted run.
+    /// Outlives an interrupted run; created by who needs it.
     pub scratch: PathBuf,
-    folder: PathBuf,
     _lock: Lock,
 }
 
@@ -132,7 +133,7 @@ impl Store {
     /// Opens a store, and creates it where there is none.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
-        for folder in ["results", "work", "locks", "runs", "rows", "pins"] {
+        for folder in ["results", "work", "runs", "rows", "pins"] {
             fs::create_dir_all(store.root.join(folder))?;
         }
         Ok(store)
@@ -228,29 +229,31 @@ impl Store {
 
     /// Takes the right to compute a result; `None` while another process, or another stage of this one, has it.
     pub fn lock(&self, fingerprint: &str) -> Result<Option<Lock>, StoreError> {
-        let path = self.root.join("locks").join(fingerprint);
+        let folder = self.root.join("work").join(fingerprint);
         loop {
-            let file = fs::create(&path)?;
-            match file.try_lock() {
+            fs::create_dir_all(&folder)?;
+            let open = match File::open(&folder) {
+                // Who had it before has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|source| PathError { action: "open", path: folder.clone(), source })?,
+            };
+            match open.try_lock() {
+                Ok(()) if is_at(&open, &folder) => return Ok(Some(Lock { folder, _open: open })),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(source)) => return Err(PathError { action: "lock", path, source }.into()),
-            }
-            // Who had it before may have removed the file between our opening and our locking it.
-            if is_at(&file, &path) {
-                return Ok(Some(Lock { path, _file: file }));
+                Err(TryLockError::Error(source)) => {
+                    return Err(PathError { action: "lock", path: folder, source }.into());
+                }
             }
         }
     }
 
     /// Prepares the folders in which a result is computed.
-    pub fn begin(&self, fingerprint: &str, lock: Lock) -> Result<Workspace, StoreError> {
-        let folder = self.root.join("work").join(fingerprint);
-        let (out, scratch) = (folder.join("out"), folder.join("scratch"));
+    pub fn begin(&self, lock: Lock) -> Result<Workspace, StoreError> {
+        let (out, scratch) = (lock.folder.join("out"), lock.folder.join("scratch"));
         fs::remove_dir_all(&out)?;
         fs::create_dir_all(&out)?;
-        fs::create_dir_all(&scratch)?;
-        Ok(Workspace { out, scratch, folder, _lock: lock })
+        Ok(Workspace { out, scratch, _lock: lock })
     }
 
     /// Makes the content of a workspace the result: checks and hashes every output, writes the manifest, renames. `facts` is
@@ -276,7 +279,7 @@ impl Store {
         fs::remove_dir_all(&folder)?;
         fs::rename(&workspace.out, &folder)?;
         fs::sync_dir(parent)?;
-        fs::remove_dir_all(&workspace.folder)?;
+        fs::remove_dir_all(&workspace.scratch)?;
         Ok(manifest)
     }
 

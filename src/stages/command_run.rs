@@ -5,7 +5,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf, absolute};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -131,30 +131,30 @@ impl Stage for CommandRun {
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let work = absolute(&context.scratch)?.join("work");
+        let work = absolute(&context.scratch)?;
         // What an interrupted run left must not mix with this one's results.
         fs::remove_dir_all(&work)?;
         fs::create_dir_all(&work)?;
-        let mut command = self.prepare(context, &work)?;
-        let (stdout, stderr) = (context.log("stdout.txt")?, context.log("stderr.txt")?);
-        command.stdin(Stdio::null()).stdout(fs::create(&stdout)?).stderr(fs::create(&stderr)?);
-        let program = command.get_program().to_string_lossy().into_owned();
-        let ended = child::run(&mut command, || context.stop.load(Ordering::Relaxed))
+        let command = self.prepare(context, &work)?;
+        let log = context.log("output.txt")?;
+        let program = command.get_program().to_string_lossy();
+        let ended = child::run(&command, &fs::create(&log)?, || context.stop.load(Ordering::Relaxed))
             .with_context(|| format!("cannot start `{program}`"))?;
         context.took(ended.usage);
-        let Some(status) = ended.status else { bail!(Stopped) };
+        let Some(status) = ended.status else {
+            fs::remove_dir_all(&work)?;
+            bail!(Stopped)
+        };
         if !status.success() {
-            bail!("the command failed: {}{}", child::describe(status), last_words(&[&stderr, &stdout]));
+            bail!("the command failed: {}{}", child::describe(status), last_words(&log));
         }
         for (name, output) in &self.outputs {
             results::take(name, output, &work, &context.out)?;
         }
         fs::remove_dir_all(&work)?;
         // What was said stays with the run; most commands say nothing.
-        for log in [stdout, stderr] {
-            if log.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-                fs::remove_file(log)?;
-            }
+        if log.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            fs::remove_file(log)?;
         }
         Ok(())
     }
@@ -232,17 +232,15 @@ fn is_variable(name: &str) -> bool {
     name.starts_with(|first: char| legal(first) && !first.is_ascii_digit()) && name.chars().all(legal)
 }
 
-/// The end of the first log that is not empty.
-fn last_words(logs: &[&Path]) -> String {
-    for log in logs {
-        if let Ok(lines) = child::last_lines(log, LAST_WORDS)
-            && !lines.trim().is_empty()
-        {
+/// The end of a log.
+fn last_words(log: &Path) -> String {
+    match child::last_lines(log, LAST_WORDS) {
+        Ok(lines) if !lines.trim().is_empty() => {
             let lines = lines.replace('\n', "\n  ");
-            return format!("; it ended with these lines (all are in `{}`):\n  {lines}", log.display());
+            format!("; it ended with these lines (all are in `{}`):\n  {lines}", log.display())
         }
+        _ => "; it printed nothing".to_owned(),
     }
-    "; it printed nothing".to_owned()
 }
 
 /// A file's hash, or those of all files in a folder.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{FetchError, Manifest, Watch, fetch};
 use crate::engine::port::{Folder, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage, Stopped};
-use crate::fs;
 
 /// The data set's files, at the places that the manifest gives them.
 pub const FILES: Folder = Folder::new("files", "files/v1");
@@ -64,9 +63,8 @@ woz:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let manifest = Manifest::read(&context.project.join(&self.manifest))?;
         let out = context.folder(&FILES)?;
-        fs::create_dir_all(&context.scratch)?;
         let watch = Told { context, told: Cell::new(0) };
-        match fetch(&manifest, &context.project, &context.scratch, &out, &watch) {
+        match fetch(&manifest, &context.project, context.scratch()?, &out, &watch) {
             Ok(_) => Ok(()),
             Err(FetchError::Stopped { .. }) => Err(anyhow!(Stopped)),
             Err(error) => Err(error.into()),

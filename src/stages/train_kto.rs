@@ -204,7 +204,7 @@ kto:
         let listener = Listener::new(context);
         let settings = self.settings();
         let trained =
-            kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, &context.scratch, &listener);
+            kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, context.scratch()?, &listener);
         training::finish(context, base, trained, &listener)
     }
 }

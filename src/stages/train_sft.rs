@@ -136,7 +136,7 @@ sft:
         let encoded = encode::sft(&base.tokenizer, &examples, max_length, self.too_long)?;
         training::warn_left_out(context, &encoded, max_length);
         let listener = Listener::new(context);
-        let trained = sft::train(base.decoder.clone(), &encoded.rows, &self.settings(), &context.scratch, &listener);
+        let trained = sft::train(base.decoder.clone(), &encoded.rows, &self.settings(), context.scratch()?, &listener);
         training::finish(context, base, trained, &listener)
     }
 }

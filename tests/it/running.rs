@@ -145,7 +145,7 @@ stages:
         assert!(attempt["peak_memory"].as_u64().unwrap() > 100_000);
     }
     let logs = project.path().join(".thresh/runs").join(format!("{}.logs", record["run"].as_str().unwrap()));
-    for attempt in ["flaky.1.stdout.txt", "flaky.2.stdout.txt"] {
+    for attempt in ["flaky.1.output.txt", "flaky.2.output.txt"] {
         assert_eq!(std::fs::read_to_string(logs.join(attempt)).unwrap(), "said\n");
     }
     assert!(std::fs::read_to_string(logs.join("flaky.1.log")).unwrap().contains("exit code 9"));
@@ -269,8 +269,8 @@ fn a_stop_lets_go_at_once_even_where_another_process_computes() {
     let spawn =
         || project.command(&["run", "p.yaml", "--upto", "a"]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let mut first = spawn();
-    assert!(within(10, || std::fs::read_dir(project.path().join(".thresh/locks"))
-        .is_ok_and(|mut locks| locks.next().is_some())));
+    assert!(within(10, || std::fs::read_dir(project.path().join(".thresh/work"))
+        .is_ok_and(|mut work| work.next().is_some())));
     let mut second = spawn();
     std::thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
@@ -281,5 +281,5 @@ fn a_stop_lets_go_at_once_even_where_another_process_computes() {
     }
     assert!(begin.elapsed() < Duration::from_secs(10));
     // Nothing is left that a person would have to delete.
-    assert_eq!(std::fs::read_dir(project.path().join(".thresh/locks")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(project.path().join(".thresh/work")).unwrap().count(), 0);
 }

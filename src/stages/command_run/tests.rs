@@ -60,7 +60,7 @@ fn the_environment_is_clean() {
     for name in vars.lines().map(|line| line.split('=').next().unwrap()) {
         assert!(allowed.contains(&name) || name.starts_with("THRESH_OUTPUT_"), "{name}");
     }
-    assert!(std::fs::read_to_string(bench.out("place/place")).unwrap().trim().ends_with("scratch/work"));
+    assert!(std::fs::read_to_string(bench.out("place/place")).unwrap().trim().ends_with("scratch"));
     assert_eq!(std::fs::read_to_string(bench.out("files/files")).unwrap(), "files\nplace\nvars\n");
 }
 
@@ -119,7 +119,7 @@ fn a_declared_row_type_is_checked() {
 fn a_stop_ends_it() {
     let bench = Bench::new();
     let sleeping = stage(json!({"command": "echo up > up; sleep 300", "outputs": {"o": {"path": "o"}}}));
-    let (stop, up) = (bench.stop.clone(), bench.scratch().join("work/up"));
+    let (stop, up) = (bench.stop.clone(), bench.scratch().join("up"));
     let begin = Instant::now();
     let result = Mutex::new(None);
     std::thread::scope(|scope| {

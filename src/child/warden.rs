@@ -1,0 +1,134 @@
+//! The process that forks supervisors: small, with one thread, and gone when we are.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use nix::libc::{self, pid_t};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+use super::{check, close_on_exec, supervisor};
+
+/// The warden.
+static WARDEN: OnceLock<Warden> = OnceLock::new();
+
+struct Warden {
+    pid: pid_t,
+    /// Threads take turns.
+    line: Mutex<UnixStream>,
+}
+
+/// Starts the warden. Best called first of all, while this process is small and has one thread; the first command starts it
+/// where nobody has.
+///
+/// # Errors
+/// When the system grants no process.
+pub fn start() -> io::Result<()> {
+    warden().map(drop)
+}
+
+/// Ends the warden, so that what all commands took counts as taken by children of this process. Called when no command runs
+/// any more and none will.
+pub fn finish() {
+    if let Some(warden) = WARDEN.get() {
+        let line = warden.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // It ends when its line does; an error means that it is gone already.
+        let _ = line.shutdown(std::net::Shutdown::Both);
+        // SAFETY: a system call on numbers.
+        unsafe { libc::waitpid(warden.pid, std::ptr::null_mut(), 0) };
+    }
+}
+
+fn warden() -> io::Result<&'static Warden> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(warden) = WARDEN.get() {
+        return Ok(warden);
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    // SAFETY: the new process calls `serve`, which makes system calls and allocates (which the C library allows after a
+    // fork of several threads, too), takes no lock of ours, and never returns.
+    match check(unsafe { libc::fork() })? {
+        0 => {
+            drop(ours);
+            serve(theirs.into_raw_fd())
+        }
+        pid => Ok(WARDEN.get_or_init(|| Warden { pid, line: Mutex::new(ours) })),
+    }
+}
+
+/// A line to a new supervisor, which waits for a command on it.
+pub(super) fn supervised(log: &File) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut warden = warden()?.line.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = [theirs.as_raw_fd(), log.as_raw_fd()];
+    let sent = sendmsg::<()>(
+        warden.as_raw_fd(),
+        &[IoSlice::new(b"c")],
+        &[ControlMessage::ScmRights(&files)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    );
+    sent.map_err(|error| io::Error::other(format!("the process that starts commands is gone: {error}")))?;
+    warden.flush()?;
+    Ok(ours)
+}
+
+/// The warden's life: a supervisor for every request, until the line closes.
+fn serve(line: RawFd) -> ! {
+    // SAFETY: system calls on numbers.
+    unsafe {
+        // A group of its own: what a terminal sends to ours is not for it.
+        libc::setpgid(0, 0);
+        // Who waits for the end of our output must not wait for us.
+        let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        for file in 0..3 {
+            libc::dup2(nothing, file);
+        }
+        libc::close(nothing);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+    while let Ok(Some((command, log))) = receive(line) {
+        // SAFETY: this process has one thread.
+        if unsafe { libc::fork() } == 0 {
+            // SAFETY: it belongs to the warden alone.
+            unsafe { libc::close(line) };
+            supervisor::run(command, log)
+        }
+        // SAFETY: a system call on numbers.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+    }
+    // SAFETY: as above. What the last of them took is counted, too.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    // SAFETY: ends this process without what the other one has registered for its end.
+    unsafe { libc::_exit(0) }
+}
+
+/// The next request's files: its line, and the log. `None` when the line to us is closed.
+fn receive(line: RawFd) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+    let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 2]));
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message = loop {
+        match recvmsg::<()>(line, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(files) = control
+            && let [command, log] = files[..]
+        {
+            close_on_exec(command)?;
+            // SAFETY: the kernel has just given them to us.
+            return Ok(Some(unsafe { (OwnedFd::from_raw_fd(command), OwnedFd::from_raw_fd(log)) }));
+        }
+    }
+    Err(io::Error::other("a request without files"))
+}
