@@ -70,7 +70,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context below one folder, that nobody listens to: for tests and for stages that run alone.
+    /// A context below one folder, that nobody listens to: for tests and for stages that run alone. It has no fields that could
+    /// tell one stage's journals from another's, so all rows are computed.
     pub fn below(folder: &Path, inputs: Vec<Input>, profile: Arc<dyn Profile>) -> Self {
         Self {
             inputs,
@@ -85,7 +86,7 @@ impl Context {
             took: Arc::default(),
             fields: Fields::new(),
             rows: folder.join("rows"),
-            anew: false,
+            anew: true,
             broken: Arc::default(),
         }
     }

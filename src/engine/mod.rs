@@ -11,6 +11,7 @@ mod log;
 pub mod plan;
 pub mod port;
 pub mod profile;
+pub mod rows;
 pub mod runner;
 pub mod stage;
 pub mod states;

@@ -97,28 +97,29 @@ impl Inference {
     /// Encodes new tokens of every row of a batch and gives the logits after each row's last one, [rows, vocab] flat.
     ///
     /// Every row needs at least one new token, and room for them in the batch. The rows are no longer than before until the
-    /// caller counts the tokens in with [`KvBatch::grow`].
+    /// caller counts the tokens in with [`KvBatch::grow`]. A token's keys, values and logits depend to the bit on the tokens before
+    /// it alone: not on the other rows, on how the tokens were cut into calls, or on the number of threads.
     pub fn extend(&self, batch: &mut KvBatch, tokens: &[Vec<u32>]) -> Vec<f32> {
         let work = Work::new(self, batch, tokens);
         let mut x = self.embed.clone().select(0, work.ids.clone()); // [tokens, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
-            let qkv = self.norm(x.clone()).matmul(layer.qkv.clone());
+            let qkv = product(self.norm(x.clone()), layer.qkv.clone());
             let (q, kv) = work.turn(&self.shape, qkv);
             let mixed = match &work.kind {
                 Kind::Single(single) => self.attend_single(batch, index, q, kv, single),
                 Kind::Rows(rows) => self.attend_rows(batch, index, q, kv, rows),
             };
-            x = x + mixed.matmul(layer.out.clone());
-            let gate_up = self.norm(x.clone()).matmul(layer.gate_up.clone());
+            x = x + product(mixed, layer.out.clone());
+            let gate_up = product(self.norm(x.clone()), layer.gate_up.clone());
             let inner = self.shape.intermediate;
             let gated = silu(gate_up.clone().narrow(1, 0, inner)) * gate_up.narrow(1, inner, inner);
-            x = x + gated.matmul(layer.down.clone());
+            x = x + product(gated, layer.down.clone());
         }
         let last = match work.kind {
             Kind::Single(_) => x,
             Kind::Rows(rows) => x.select(0, rows.last),
         }; // [rows, hidden]
-        let logits = self.norm(last).matmul(self.head.clone());
+        let logits = product(self.norm(last), self.head.clone());
         logits.try_into_vec_as::<f32>().expect("logits are f32 and the device answers")
     }
 
@@ -141,8 +142,8 @@ impl Inference {
         batch.write_single(layer, kv, work.columns.clone(), work.places.clone());
         let q = q.reshape([rows, kv_heads, heads / kv_heads, head]);
         let [keys, values] = batch.view(layer, work.width);
-        let scores = q.matmul(keys) + work.bias.clone(); // [rows, kv_heads, group, width]
-        softmax(scores, 3).matmul(values).reshape([rows, heads * head])
+        let scores = product(q, keys) + work.bias.clone(); // [rows, kv_heads, group, width]
+        product(softmax(scores, 3), values).reshape([rows, heads * head])
     }
 
     /// Several new tokens: piece by piece of every row, so that hardly anything is computed on padding or on what is hidden.
@@ -164,12 +165,30 @@ impl Inference {
             let q = q.clone().narrow(0, piece.start, count).reshape([count, kv_heads, group, head]);
             let q = q.permute([1, 2, 0, 3]).reshape([1, kv_heads, group * count, head]);
             let [keys, values] = batch.view_row(layer, piece.row, piece.width);
-            let scores = q.matmul(keys) + piece.bias.clone();
-            let part = softmax(scores, 3).matmul(values).reshape([kv_heads, group, count, head]);
+            let scores = product(q, keys) + piece.bias.clone();
+            let part = product(softmax(scores, 3), values).reshape([kv_heads, group, count, head]);
             part.permute([2, 0, 1, 3]).reshape([count, heads * head])
         });
         Tensor::cat(mixed.collect(), 0)
     }
+}
+
+/// The most terms that one call of a matrix kernel adds up. Up to here every kernel adds them one after the other; beyond, how
+/// many they take at a time depends on how many rows there are, and so would the last bits.
+const TERMS: usize = 512;
+
+/// The product of two matrices, every row of it the same to the bit whatever rows stand beside it. Columns of zeros at the end
+/// of `a` change nothing either, so that it does not matter how far beyond a row's length attention looks.
+fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    let terms = a.dims()[D - 1];
+    if terms <= TERMS {
+        return a.matmul(b);
+    }
+    let part = |start: usize| {
+        let count = TERMS.min(terms - start);
+        a.clone().narrow(D - 1, start, count).matmul(b.clone().narrow(D - 2, start, count))
+    };
+    (TERMS..terms).step_by(TERMS).fold(part(0), |sum, start| sum + part(start))
 }
 
 fn pack(layer: &Layer) -> Packed {
@@ -383,5 +402,59 @@ mod tests {
             assert_eq!(together[row], steps(&model, &prompts, &[row], 176, &mut forgetful)[0]);
             assert_eq!(together[row], steps(&model, &prompts, &[row, 3], 144, &mut forgetful)[0]);
         }
+    }
+
+    /// The bits of one row's last logits, and of its keys and values, when its tokens come in the given parts, beside rows
+    /// that take in all but their last `parts - 1` tokens at first and one more with each further part.
+    fn in_parts(model: &Inference, parts: &[&[u32]], beside: &[&[u32]]) -> (Vec<u32>, Vec<u32>) {
+        let mut batch = KvBatch::new(model.shape(), 752, &vec![Vec::new(); 1 + beside.len()], model.device());
+        let mut last = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let begun = |ids: &&[u32]| match ids.len() - (parts.len() - 1) {
+                begun if index == 0 => ids[..begun].to_vec(),
+                begun => vec![ids[begun + index - 1]],
+            };
+            let tokens: Vec<Vec<u32>> = std::iter::once(part.to_vec()).chain(beside.iter().map(begun)).collect();
+            let logits = model.extend(&mut batch, &tokens);
+            last = logits[..model.shape().vocab].iter().map(|logit| logit.to_bits()).collect();
+            for (row, tokens) in tokens.iter().enumerate() {
+                batch.grow(row, tokens.len());
+            }
+        }
+        let blocks = batch.length(0) / crate::model::prefix::BLOCK;
+        let host = batch.into_host();
+        let kept = (0..blocks).flat_map(|block| host.block(0, block * crate::model::prefix::BLOCK));
+        (last, kept.map(f32::to_bits).collect())
+    }
+
+    #[test]
+    fn a_long_row_in_a_wide_model_is_the_same_to_the_bit_however_it_is_cut_and_whatever_stands_beside_it() {
+        let config = crate::model::ModelConfig {
+            hidden_size: 528,
+            intermediate_size: 1_100,
+            num_hidden_layers: 2,
+            num_attention_heads: 6,
+            num_key_value_heads: Some(3),
+            vocab_size: 300,
+            ..quickstart()
+        };
+        let model = Inference::new(&Decoder::init(&config, 1, &Device::flex()).unwrap());
+        let ids: Vec<u32> = (0..720).map(|index| (index * index + 31 * index) % 300).collect();
+        let row = &ids[..600];
+        let whole = in_parts(&model, &[row], &[]);
+        let cut = |places: &[usize]| -> Vec<&[u32]> {
+            let starts = std::iter::once(0).chain(places.iter().copied());
+            starts.zip(places.iter().copied().chain([600])).map(|(start, end)| &row[start..end]).collect()
+        };
+        for places in [&[16, 500][..], &[511, 512, 513], &[597, 598, 599]] {
+            assert!(whole == in_parts(&model, &cut(places), &[]), "cut at {places:?}");
+            assert!(
+                whole == in_parts(&model, &cut(places), &[&ids[20..700], &ids[5..9]]),
+                "cut at {places:?}, in company"
+            );
+        }
+        assert!(whole == in_parts(&model, &[row], &[&ids[1..], &ids[3..4]]), "in company");
+        let short = [&row[..98], &row[98..99], &row[99..100]];
+        assert!(in_parts(&model, &short, &[]) == in_parts(&model, &short, &[&ids, &ids[5..9]]), "beside a longer one");
     }
 }

@@ -42,7 +42,24 @@ impl Bench {
         path
     }
 
+    /// Puts an output of the last run aside, where the next one leaves it alone.
+    pub(super) fn aside(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join("aside").join(name);
+        crate::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        crate::fs::rename(self.out(name), &path).unwrap();
+        path
+    }
+
     pub(super) fn run(&self, stage: &impl Stage, inputs: &[(&str, &Path)]) -> anyhow::Result<()> {
+        self.run_with(inputs, |context| stage.run(context))
+    }
+
+    /// Runs a part of a stage.
+    pub(super) fn run_with(
+        &self,
+        inputs: &[(&str, &Path)],
+        run: impl FnOnce(&Context) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let out = self.folder.path().join("out");
         crate::fs::remove_dir_all(&out)?;
         for folder in [out.clone(), self.scratch(), self.project()] {
@@ -50,7 +67,7 @@ impl Bench {
         }
         let notices = self.notices.clone();
         let input = |(name, path): &(&str, &Path)| Input { name: (*name).to_owned(), path: (*path).to_owned() };
-        stage.run(&Context {
+        run(&Context {
             stop: self.stop.clone(),
             notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
             ..Context::below(self.folder.path(), inputs.iter().map(input).collect(), Arc::new(NoSettings))

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
-use super::in_order::InOrder;
 use super::selection::Selection;
-use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT};
+use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
 use crate::dialogue::rules::{Compat, Rules};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage, Stopped};
+use crate::engine::stage::{Context, Problem, Stage};
 use crate::llm::ModelError;
-use crate::llm::drive::drive_here;
 
 const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
@@ -58,7 +56,7 @@ fn message_limit() -> usize {
 
 impl Stage for DialogueSimulate {
     const KIND: &'static str = "dialogue.simulate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 evaluate:
   kind: dialogue.simulate
@@ -89,51 +87,49 @@ evaluate:
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
+        self.simulate(context, WIDTH)
+    }
+}
+
+impl DialogueSimulate {
+    /// The stage's work with at most `width` dialogues at once, which changes nothing but the time that it takes.
+    pub(super) fn simulate(&self, context: &Context, width: usize) -> anyhow::Result<()> {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let total = tasks.len() as u64;
-        let rules = Rules::of(self.compat);
-        let mut writer = context.writer(&EPISODES)?;
-        let mut order = InOrder::new();
-        let mut written = Ok(());
-        let (mut reward, mut broken, mut done, mut why) = (0.0, 0_u64, 0_u64, None);
-        let cast = &casting.cast;
-        let jobs = tasks.into_iter().map(|task| {
+        let (cast, rules) = (&casting.cast, Rules::of(self.compat));
+        let play = |task| {
             let world = world.clone();
             async move {
-                let mut episode = Episode::begin(cast, world, Arc::new(task), rules)?;
+                let mut episode = Episode::begin(cast, world, task, rules)?;
                 let played = episode.play(cast, self.max_messages, self.seed).await;
                 anyhow::Ok(finished(&episode, played))
             }
-        });
-        let on_done = |place, row: anyhow::Result<EpisodeRow>| {
-            if let Ok(row) = &row {
-                let lost = row.outcome == crate::dialogue::episode::Outcome::Broken;
-                broken += u64::from(lost);
-                why = why.take().or_else(|| row.reason.clone().filter(|_| lost));
-                reward += if lost { 0.0 } else { row.reward };
-            }
-            done += 1;
-            let mean = reward / (done - broken).max(1) as f64;
-            context.progress(done, total, "dialogues", format!("reward {mean:.3}"));
-            order.push(place, row, |row| {
-                if written.is_ok() {
-                    written = row.and_then(|row| writer.push(row));
-                }
-            });
         };
-        drive_here(&casting.driven(), WIDTH, jobs, on_done, &context.stop).map_err(|_| Stopped)?;
-        written?;
-        casting.record(context);
-        if broken == total {
-            bail!("every dialogue is broken: {}", why.unwrap_or_default());
-        }
-        if broken > 0 {
-            context.warn(format!("{broken} of {total} dialogues are broken: a model did not answer"));
-        }
-        writer.finish()?;
+        by_task(context, &EPISODES, width, &casting, tasks, play)?;
         Ok(())
+    }
+}
+
+impl FromTask for EpisodeRow {
+    type Row = Self;
+
+    const NAMES: [&'static str; 2] = ["dialogue", "dialogues"];
+
+    fn broken(&self) -> Option<&str> {
+        (self.outcome == Outcome::Broken).then(|| self.reason.as_deref().unwrap_or_default())
+    }
+
+    fn score(&self) -> f64 {
+        self.reward
+    }
+
+    fn so_far(score: f64, count: u64) -> String {
+        format!("reward {:.3}", score / count.max(1) as f64)
+    }
+
+    fn rows(self) -> impl IntoIterator<Item = Self> {
+        [self]
     }
 }
 

@@ -11,6 +11,7 @@ use crate::dialogue::rules::{Compat, Rules};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
+use crate::engine::rows::{Key, Tally};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::eval::score::{Resampling, summarise};
 use crate::eval::{EpisodeOutcome, EpisodeView, ScoreRow, SummaryRow};
@@ -93,45 +94,87 @@ scores:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let episodes = context.rows(&EPISODES)?.collect::<Result<Vec<EpisodeView>, _>>()?;
-        let ceiling = self.ceiling(context, &episodes)?;
-        let (mut scores, mut reasons) = (Vec::new(), BTreeMap::<String, u64>::new());
-        for episode in episodes {
-            if let (Some(reason), EpisodeOutcome::Broken) = (&episode.reason, episode.outcome) {
-                *reasons.entry(reason.clone()).or_default() += 1;
+        let mut reasons = BTreeMap::<&str, u64>::new();
+        for episode in episodes.iter().filter(|episode| episode.outcome == EpisodeOutcome::Broken) {
+            if let Some(reason) = &episode.reason {
+                *reasons.entry(reason).or_default() += 1;
             }
-            let reachable = ceiling.get(&episode.dialogue).copied();
-            scores.push(ScoreRow::new(episode, reachable));
         }
+        let most =
+            reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| format!("{count} of them: {reason}"));
+        let scores = self.scores(context, episodes)?;
         let summary = summarise(&scores, self.resampling());
-        if let Some((reason, count)) = reasons.iter().max_by_key(|(_, count)| **count) {
+        if let Some(most) = most {
             let (broken, all) = (summary.broken, summary.dialogues);
-            context.warn(format!("{broken} of {all} episodes are broken and in no average; {count} of them: {reason}"));
+            context.warn(format!("{broken} of {all} episodes are broken and in no average; {most}"));
         }
         context.write(&SCORES, scores)?;
         context.write(&SUMMARY, [summary])
     }
 }
 
+/// The fields of the fingerprint that no single score depends on.
+const BESIDE: &[&str] = &["with.samples", "with.confidence", "with.seed", "in.episodes", "in.tasks"];
+
 impl EvalToolwoz {
-    /// The highest reward of each dialogue that was played; nothing where tasks and world are not connected.
-    fn ceiling(&self, context: &Context, episodes: &[EpisodeView]) -> anyhow::Result<BTreeMap<String, f64>> {
+    /// The scores of all episodes, as far as they are not journalled computed.
+    fn scores(&self, context: &Context, episodes: Vec<EpisodeView>) -> anyhow::Result<Vec<ScoreRow>> {
+        let ceiling = Ceiling::new(context, self.compat, &episodes)?;
+        let mut journal = context.journal(BESIDE);
+        let mut tally = Tally { rows: episodes.len() as u64, ..Tally::default() };
+        let mut scores = Vec::new();
+        for episode in episodes {
+            context.check_stop()?;
+            let task = ceiling.as_ref().and_then(|ceiling| ceiling.tasks.get(&episode.dialogue));
+            let key = Key::of(&(&episode, task.map(Arc::as_ref)))?;
+            let score = match journal.read(&key) {
+                Some(score) => score,
+                None => {
+                    let reachable = ceiling.as_ref().map_or(Ok(None), |ceiling| ceiling.of(task))?;
+                    let score = ScoreRow::new(episode, reachable);
+                    tally.computed += 1;
+                    journal.keep(key, &score);
+                    context.progress(scores.len() as u64 + 1, tally.rows, "episodes", "");
+                    score
+                }
+            };
+            scores.push(score);
+        }
+        tally.record(context);
+        Ok(scores)
+    }
+}
+
+/// What can be reached at all.
+struct Ceiling {
+    world: Arc<World>,
+    rules: Rules,
+    /// The tasks that were played, by dialogue.
+    tasks: BTreeMap<String, Arc<Task>>,
+}
+
+impl Ceiling {
+    /// Reads tasks and world; `None` where they are not connected.
+    fn new(context: &Context, compat: Compat, episodes: &[EpisodeView]) -> anyhow::Result<Option<Self>> {
         let (Some(_), Some(_)) = (context.optional_input(TASKS.name), context.optional_input(WORLD.name)) else {
-            return Ok(BTreeMap::new());
+            return Ok(None);
         };
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let played: BTreeSet<&str> = episodes.iter().map(|episode| episode.dialogue.as_str()).collect();
-        let mut ceiling = BTreeMap::new();
+        let mut tasks = BTreeMap::new();
         for task in context.rows(&TASKS)? {
             let task = task?;
-            if !played.contains(task.dialogue.as_str()) || task.goals.is_empty() {
-                continue;
+            if played.contains(task.dialogue.as_str()) {
+                tasks.insert(task.dialogue.clone(), Arc::new(task));
             }
-            context.check_stop()?;
-            let (dialogue, goals) = (task.dialogue.clone(), task.goals.len());
-            let reached = reachable(&world, &Arc::new(task), Rules::of(self.compat))?;
-            ceiling.insert(dialogue, reached.len() as f64 / goals as f64);
-            context.progress(ceiling.len() as u64, played.len() as u64, "tasks", "");
         }
-        Ok(ceiling)
+        Ok(Some(Self { world, rules: Rules::of(compat), tasks }))
+    }
+
+    /// The highest reward of a task; `None` of one that is unknown or has no goals.
+    fn of(&self, task: Option<&Arc<Task>>) -> anyhow::Result<Option<f64>> {
+        let Some(task) = task.filter(|task| !task.goals.is_empty()) else { return Ok(None) };
+        let reached = reachable(&self.world, task, self.rules)?;
+        Ok(Some(reached.len() as f64 / task.goals.len() as f64))
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
-use super::in_order::InOrder;
 use super::selection::Selection;
 use crate::chat::Message;
 use crate::dialogue::episode::{Cast, Episode};
@@ -17,13 +16,12 @@ use crate::dialogue::rules::{Compat, Rules};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage, Stopped};
+use crate::engine::stage::{Context, Problem, Stage};
 use crate::josh::node::{NodeRow, rows};
 use crate::josh::search::{Settings, search};
 use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use crate::josh::tree::Outcome;
 use crate::llm::ModelError;
-use crate::llm::drive::drive_here;
 
 const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
@@ -77,7 +75,7 @@ fn fifteen() -> usize {
 
 impl Stage for JoshHarvest {
     const KIND: &'static str = "josh.harvest";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 harvest:
   kind: josh.harvest
@@ -113,46 +111,50 @@ harvest:
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let total = tasks.len() as u64;
-        let settings = self.settings();
-        let mut writer = context.writer(&TREES)?;
-        let mut order = InOrder::new();
-        let mut written = Ok(());
-        let mut counts = Counts::default();
         let players = Players { cast: &casting.cast };
-        let (players, settings, rules) = (&players, &settings, Rules::of(self.compat));
-        let jobs = tasks.into_iter().map(|task| {
+        let (players, settings, rules) = (&players, &self.settings(), Rules::of(self.compat));
+        let play = |task: Arc<Task>| {
             let world = world.clone();
             async move {
                 let (dialogue, goals) = (task.dialogue.clone(), task.goals.len());
-                let episode = Episode::begin(players.cast, world, Arc::new(task), rules)?;
+                let episode = Episode::begin(players.cast, world, task, rules)?;
                 let tree = search(players, &dialogue, episode, goals, settings).await;
-                anyhow::Ok((tree.outcome(), rows(&dialogue, &tree)))
+                anyhow::Ok(Harvested { outcome: tree.outcome(), rows: rows(&dialogue, &tree) })
             }
-        });
-        let on_done = |place, tree: anyhow::Result<(Outcome, Vec<NodeRow>)>| {
-            if let Ok((outcome, rows)) = &tree {
-                counts.add(*outcome, rows.first().and_then(|row| row.reason.as_ref()));
-            }
-            context.progress(counts.done, total, "trees", format!("{} complete", counts.complete));
-            order.push(place, tree, |tree| {
-                if written.is_ok() {
-                    written = tree.and_then(|(_, rows)| rows.into_iter().try_for_each(|row| writer.push(row)));
-                }
-            });
         };
-        drive_here(&casting.driven(), WIDTH, jobs, on_done, &context.stop).map_err(|_| Stopped)?;
-        written?;
-        casting.record(context);
-        context.figure("complete", counts.complete as f64);
-        if counts.broken == total {
-            bail!("every tree is broken: {}", counts.why.unwrap_or_default());
-        }
-        if counts.broken > 0 {
-            context.warn(format!("{} of {total} trees are broken: a model did not answer", counts.broken));
-        }
-        writer.finish()?;
+        let complete = by_task(context, &TREES, WIDTH, &casting, tasks, play)?;
+        context.figure("complete", complete);
         Ok(())
+    }
+}
+
+/// A tree as it is journalled.
+#[derive(Serialize, Deserialize)]
+struct Harvested {
+    outcome: Outcome,
+    rows: Vec<NodeRow>,
+}
+
+impl FromTask for Harvested {
+    type Row = NodeRow;
+
+    const NAMES: [&'static str; 2] = ["tree", "trees"];
+
+    fn broken(&self) -> Option<&str> {
+        let reason = || self.rows.first().and_then(|row| row.reason.as_deref());
+        (self.outcome == Outcome::Broken).then(|| reason().unwrap_or_default())
+    }
+
+    fn score(&self) -> f64 {
+        f64::from(u8::from(self.outcome == Outcome::Complete))
+    }
+
+    fn so_far(score: f64, _: u64) -> String {
+        format!("{score} complete")
+    }
+
+    fn rows(self) -> impl IntoIterator<Item = NodeRow> {
+        self.rows
     }
 }
 
@@ -165,26 +167,6 @@ impl JoshHarvest {
             Compat::RepoHead | Compat::Paper => Search::RepoHead,
         };
         Settings { beam: self.beam, max_steps: self.max_steps, seed: self.seed, rules, ..Settings::default() }
-    }
-}
-
-#[derive(Default)]
-struct Counts {
-    done: u64,
-    complete: u64,
-    broken: u64,
-    /// Why the first broken one is.
-    why: Option<String>,
-}
-
-impl Counts {
-    fn add(&mut self, outcome: Outcome, reason: Option<&String>) {
-        if outcome == Outcome::Broken && self.why.is_none() {
-            self.why = reason.cloned();
-        }
-        self.done += 1;
-        self.complete += u64::from(outcome == Outcome::Complete);
-        self.broken += u64::from(outcome == Outcome::Broken);
     }
 }
 

@@ -16,9 +16,9 @@ pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
 
+mod by_task;
 mod casting;
 mod endpoint;
-mod in_order;
 mod prompt;
 mod selection;
 mod training;

@@ -8,4 +8,7 @@ mod layers;
 mod orphans;
 mod pipelines;
 mod project;
+mod rows;
 mod running;
+#[expect(dead_code, reason = "the unit tests use the rest")]
+mod server;

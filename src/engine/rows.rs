@@ -1,0 +1,233 @@
+//! Journals of finished rows, so that rows are the unit of work and not whole results.
+//!
+//! A stage over independent rows writes each row down as soon as it is finished, under a key of what the row depends on. A run
+//! that was killed, that takes more rows than the last one, or in which a few inputs changed, finds the others there.
+//!
+//! There is one file for each scope: the fields of the stage's fingerprint without those that only decide which rows there are.
+//! It is append-only and never repaired: a line holds a checksum, the row's key and the row as JSON, and one that is torn or
+//! damaged counts as absent. Every line begins and ends with a newline, so that a torn one spoils none written after it, also
+//! when two processes share the file.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::marker::PhantomData;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::context::{Context, Notice, Notify};
+use super::fingerprint::{Fields, fingerprint};
+
+/// What a row depends on within its scope, as a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of content: equal content has equal keys.
+    ///
+    /// # Errors
+    /// When the content cannot be written as JSON.
+    pub fn of(content: &impl Serialize) -> serde_json::Result<Self> {
+        Ok(Self(*blake3::hash(&serde_json::to_vec(content)?).as_bytes()))
+    }
+}
+
+/// The name of a scope's journal: a hash over the fields but those named in `beside`, each of which stands for itself and for
+/// all fields below it (`with.tasks` for `with.tasks.limit`).
+pub fn scope(fields: &Fields, beside: &[&str]) -> String {
+    let below = |name: &str, group: &&str| {
+        name.strip_prefix(*group).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let kept = fields.iter().filter(|(name, _)| !beside.iter().any(|group| below(name, group)));
+    fingerprint(&kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// The finished rows of a scope.
+///
+/// Nothing that goes wrong with a journal is an error: a row that cannot be read is absent, and of rows that cannot be written
+/// the user is told once.
+pub struct Journal<T> {
+    path: PathBuf,
+    file: Option<File>,
+    /// Why nothing can be written, where that is so.
+    unwritable: Option<String>,
+    warned: bool,
+    places: HashMap<Key, Place>,
+    notify: Notify,
+    rows: PhantomData<fn() -> T>,
+}
+
+/// Where a line lies, without its newlines.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: u64,
+    length: usize,
+}
+
+impl<T: Serialize + DeserializeOwned> Journal<T> {
+    /// Opens a journal and looks through its lines; only their places are kept. With `anew` what stands there is passed over.
+    pub fn open(path: &Path, anew: bool, notify: Notify) -> Self {
+        let (file, unwritable) = match open(path) {
+            Ok(file) => (Some(file), None),
+            Err(error) => (File::open(path).ok(), Some(error.to_string())),
+        };
+        let places = file.as_ref().filter(|_| !anew).map(places).unwrap_or_default();
+        Self { path: path.to_owned(), file, unwritable, warned: false, places, notify, rows: PhantomData }
+    }
+
+    /// Whether a row is there.
+    pub fn has(&self, key: &Key) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// Reads a row. One that turns out to be unreadable is absent from then on.
+    pub fn read(&mut self, key: &Key) -> Option<T> {
+        let place = *self.places.get(key)?;
+        let row = self.row(key, place);
+        if row.is_none() {
+            self.places.remove(key);
+        }
+        row
+    }
+
+    fn row(&self, key: &Key, place: Place) -> Option<T> {
+        let mut line = vec![0; place.length];
+        self.file.as_ref()?.read_exact_at(&mut line, place.start).ok()?;
+        let (found, json) = parse(&line)?;
+        serde_json::from_slice(json).ok().filter(|_| found == *key)
+    }
+
+    /// Writes a row down; whether it can be read back.
+    pub fn keep(&mut self, key: Key, row: &T) -> bool {
+        let written = match &self.unwritable {
+            Some(_) => None,
+            None => self.append(key, row).map_err(|error| self.unwritable = Some(error.to_string())).ok(),
+        };
+        if let (Some(why), false) = (&self.unwritable, self.warned) {
+            self.warned = true;
+            let path = self.path.display();
+            (self.notify)(Notice::Warning(format!(
+                "finished rows cannot be written to `{path}`, a run that is interrupted starts over: {why}"
+            )));
+        }
+        written.map(|place| self.places.insert(key, place)).is_some()
+    }
+
+    fn append(&mut self, key: Key, row: &T) -> io::Result<Place> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut rest = hex(&key.0).into_bytes();
+        rest.push(b' ');
+        serde_json::to_writer(&mut rest, row)?;
+        let mut line = format!("\n{} ", check(&rest)).into_bytes();
+        line.append(&mut rest);
+        line.push(b'\n');
+        // One call: what two processes append does not mix.
+        file.write_all(&line)?;
+        let length = line.len() - 2;
+        // Where the system has put it; another process may have written since this one looked last.
+        let start = file.stream_position()?.saturating_sub(length as u64 + 1);
+        Ok(Place { start, length })
+    }
+}
+
+impl Context {
+    /// The journal of the rows of this stage. `beside` names the fields that only decide which rows there are, and how they are
+    /// put together: a row depends on all others, and on what its own key says.
+    pub fn journal<T: Serialize + DeserializeOwned>(&self, beside: &[&str]) -> Journal<T> {
+        let scope = scope(&self.fields, beside);
+        let path = self.rows.join(&scope);
+        if let Ok(mut journals) = self.journals.lock() {
+            journals.insert(scope);
+        }
+        Journal::open(&path, self.anew, self.notify.clone())
+    }
+}
+
+/// Where the rows of a result came from: the figures of a stage over rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows of the result.
+    pub rows: u64,
+    /// Those computed in this run, broken ones among them.
+    pub computed: u64,
+    /// Those that could not be computed: they are tried again whenever the stage runs.
+    pub broken: u64,
+}
+
+impl Tally {
+    /// Records `rows`, `rows.computed`, `rows.journalled` and `rows.broken` as figures, and tells the store what is broken.
+    pub fn record(&self, context: &Context) {
+        context.figure("rows", self.rows as f64);
+        context.figure("rows.computed", self.computed as f64);
+        context.figure("rows.journalled", (self.rows - self.computed) as f64);
+        context.figure("rows.broken", self.broken as f64);
+        context.broken.store(self.broken, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+/// The places of all whole lines; of two with the same key the later one counts.
+fn places(file: &File) -> HashMap<Key, Place> {
+    let mut places = HashMap::new();
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let (mut start, mut line) = (0, Vec::new());
+    if reader.seek(SeekFrom::Start(0)).is_err() {
+        return places;
+    }
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line) {
+            // What comes behind a place that cannot be read is computed again.
+            Ok(0) | Err(_) => return places,
+            Ok(count) => {
+                let whole = line.strip_suffix(b"\n").unwrap_or(&line);
+                if let Some((key, _)) = parse(whole) {
+                    places.insert(key, Place { start, length: whole.len() });
+                }
+                start += count as u64;
+            }
+        }
+    }
+}
+
+/// Hexadecimal digits of a checksum: a damaged line passes for whole once in 2^64 times.
+const CHECK: usize = 16;
+
+/// Hexadecimal digits of a key.
+const KEY: usize = 64;
+
+/// Key and JSON of a line that is as it was written.
+fn parse(line: &[u8]) -> Option<(Key, &[u8])> {
+    let (found, rest) = line.split_at_checked(CHECK)?;
+    let rest = rest.strip_prefix(b" ")?;
+    let (key, json) = rest.split_at_checked(KEY)?;
+    if found != check(rest).as_bytes() {
+        return None;
+    }
+    let key = blake3::Hash::from_hex(key).ok()?;
+    Some((Key(*key.as_bytes()), json.strip_prefix(b" ")?))
+}
+
+fn check(rest: &[u8]) -> String {
+    hex(&blake3::hash(rest).as_bytes()[..CHECK / 2])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;
