@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas install clean
+.PHONY: run test lint schemas bench synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -15,6 +15,18 @@ lint:
 # Writes schemas/ anew from the code; a test fails when they are not current.
 schemas:
 	cargo run --quiet -- schema --out schemas
+
+# The engine against ninja, DVC and Snakemake, side by side: CPU seconds and ratios. The peers are installed with pip.
+bench:
+	cargo build --release
+	python3 benches/engine.py target/release/thresh
+
+# Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
+SHAPE = chain
+N = 1000
+DIR = target/synthetic
+synthetic:
+	python3 benches/synthetic.py thresh $(SHAPE) $(N) $(DIR)
 
 install:
 	cargo install --path . --locked

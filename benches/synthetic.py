@@ -93,7 +93,7 @@ def snakemake(shape, count):
 def write(tool, shape, count, folder):
     """Writes the pipeline and its two source files."""
     folder = Path(folder)
-    (folder / "out").mkdir(parents=True, exist_ok=True)
+    (folder if tool == "thresh" else folder / "out").mkdir(parents=True, exist_ok=True)
     files = {"thresh": thresh, "ninja": ninja, "dvc": dvc, "snakemake": snakemake}[tool](shape, count)
     for name, text in {"seed.txt": "seed\n", "leaf.txt": "leaf\n", **files}.items():
         (folder / name).write_text(text)

@@ -8,6 +8,11 @@ pub trait Profile: Send + Sync {
     /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
     fn device(&self) -> &str;
 
+    /// The pool of stages that compute on the device.
+    fn device_pool(&self) -> &'static str {
+        if self.device() == "cpu" { "cpu" } else { "gpu" }
+    }
+
     /// An endpoint's settings by the name that a pipeline gives the model, or `None` where the profile names none.
     fn endpoint(&self, model: &str) -> Option<Endpoint>;
 }

@@ -18,7 +18,7 @@ use crate::dialogue::user::User;
 use crate::dialogue::user_model::{GOAL_PROMPT, GoalUser};
 use crate::dialogue::world::World;
 use crate::engine::port::Folder;
-use crate::engine::stage::{Context, Problem};
+use crate::engine::stage::{Context, Problem, Profile};
 use crate::fs;
 use crate::llm::http::HttpModel;
 use crate::llm::local::{LocalModel, REMEMBERED};
@@ -195,6 +195,15 @@ pub fn templates(agent: &Agent, user: &UserSpec, project: &Path) -> anyhow::Resu
         found.push(("user.prompt".to_owned(), blake3::hash(&fs::read(project.join(path))?).to_hex().to_string()));
     }
     Ok(found)
+}
+
+/// The pool of a stage with these players: a served model's answers are waited for, one of our own computes on the device.
+pub fn pool(agent: &Agent, user: &UserSpec, profile: &dyn Profile) -> &'static str {
+    match (agent.kind, user.kind) {
+        (AgentKind::Policy, _) => profile.device_pool(),
+        (AgentKind::Served, _) | (_, UserKind::Goal) => "llm",
+        _ => "cpu",
+    }
 }
 
 /// The players of many dialogues, on one thread.

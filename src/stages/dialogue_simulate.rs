@@ -13,7 +13,7 @@ use crate::dialogue::rules::{Compat, Rules};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage};
+use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::llm::ModelError;
 
 const TASKS: Port<Task> = Port::new("tasks");
@@ -84,6 +84,10 @@ evaluate:
 
     fn also_depends_on(&self, project: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
         casting::templates(&self.agent, &self.user, project)
+    }
+
+    fn pool(&self, profile: &dyn Profile) -> &'static str {
+        casting::pool(&self.agent, &self.user, profile)
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {

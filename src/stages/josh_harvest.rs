@@ -16,7 +16,7 @@ use crate::dialogue::rules::{Compat, Rules};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage};
+use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::josh::node::{NodeRow, rows};
 use crate::josh::search::{Settings, search};
 use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
@@ -105,6 +105,10 @@ harvest:
 
     fn also_depends_on(&self, project: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
         casting::templates(&self.agent, &self.user, project)
+    }
+
+    fn pool(&self, profile: &dyn Profile) -> &'static str {
+        casting::pool(&self.agent, &self.user, profile)
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {

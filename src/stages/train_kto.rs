@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::training::{self, BASE, LOG, Listener, MODEL};
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage};
+use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::KtoExample;
 use crate::train::batch::TooLong;
 use crate::train::kto::{self, KtoRow, KtoSettings};
@@ -191,6 +191,10 @@ kto:
             }
         }
         problems
+    }
+
+    fn pool(&self, profile: &dyn Profile) -> &'static str {
+        profile.device_pool()
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::training::{self, BASE, LOG, Listener, MODEL};
 use crate::engine::port::{Port, PortSpec};
-use crate::engine::stage::{Context, Problem, Stage};
+use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::SftExample;
 use crate::train::batch::TooLong;
 use crate::train::optimise::AdamWConfig;
@@ -127,6 +127,10 @@ sft:
 
     fn check(&self) -> Vec<Problem> {
         training::check(&self.settings(), self.max_length, self.limit)
+    }
+
+    fn pool(&self, profile: &dyn Profile) -> &'static str {
+        profile.device_pool()
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
