@@ -45,7 +45,8 @@ pub(super) fn run(args: &CompareArgs) -> Outcome {
     Ok(())
 }
 
-fn choose<'a>(records: &'a [RunRecord], name: &str) -> Result<&'a RunRecord, Failure> {
+/// The run of a name, the beginning of one, or `latest` and how many before it.
+pub(super) fn choose<'a>(records: &'a [RunRecord], name: &str) -> Result<&'a RunRecord, Failure> {
     let back = match name.strip_prefix("latest") {
         Some("") => Some(0),
         Some(rest) => rest.strip_prefix('~').and_then(|count| count.parse::<usize>().ok()),

@@ -6,6 +6,7 @@ mod export;
 mod gc;
 mod graph;
 mod kinds;
+mod log;
 mod path;
 mod plan;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Graph(graph::GraphArgs),
     /// List the runs of this project.
     Runs(runs::RunsArgs),
+    /// Show what a run did: times, memory, figures, and what its stages said.
+    Log(log::LogArgs),
     /// Show a table: its columns and first rows.
     Show(show::ShowArgs),
     /// Compare runs: what differs in parameters, results and scores.
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
         Command::Runs(args) => runs::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Path(args) => path::run(&args),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, anyhow};
 
 use super::fingerprint::Fields;
+use super::history::log_name;
 use super::port::{Folder, Port};
 use super::profile::{Endpoint, Profile};
 use super::stage::Stopped;
@@ -37,6 +38,17 @@ pub enum Notice {
 /// Where notices go.
 pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 
+/// Where logs of an attempt are kept.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    /// The folder of the run's logs.
+    pub folder: PathBuf,
+    /// The stage's name.
+    pub stage: String,
+    /// Which attempt, counted from 1.
+    pub attempt: usize,
+}
+
 /// What a running stage may touch.
 pub struct Context {
     /// The connected inputs.
@@ -53,8 +65,8 @@ pub struct Context {
     pub stop: Arc<AtomicBool>,
     /// Receives what the stage says.
     pub notify: Notify,
-    /// The beginning of the paths of logs that are kept with the run: a folder, and the stage's and the attempt's name.
-    pub logs: (PathBuf, String),
+    /// Where logs of this attempt are kept with the run.
+    pub logs: Logs,
     /// What the result depends on: the fields of its fingerprint.
     pub fields: Fields,
     /// The folder of the journals of finished rows.
@@ -81,7 +93,7 @@ impl Context {
             profile,
             stop: Arc::default(),
             notify: Arc::new(|_| {}),
-            logs: (folder.join("logs"), "stage.1".to_owned()),
+            logs: Logs { folder: folder.join("logs"), stage: "stage".to_owned(), attempt: 1 },
             journals: Arc::default(),
             took: Arc::default(),
             fields: Fields::new(),
@@ -156,9 +168,9 @@ impl Context {
 
     /// The path of a log of this attempt, which is kept with the run; its folder is there.
     pub fn log(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let (folder, beginning) = &self.logs;
+        let Logs { folder, stage, attempt } = &self.logs;
         crate::fs::create_dir_all(folder)?;
-        Ok(folder.join(format!("{beginning}.{name}")))
+        Ok(folder.join(log_name(stage, *attempt, name)))
     }
 
     /// Counts what a program took that the stage ran.

@@ -15,6 +15,20 @@ pub fn logs(store: &Store, run: &str) -> PathBuf {
     store.runs().join(format!("{run}.logs"))
 }
 
+/// The most bytes of a stage's name in the name of a file; file systems take 255 in all.
+const LONGEST_NAME: usize = 150;
+
+/// The name of a log in that folder: of an attempt of a stage, counted from 1.
+pub fn log_name(stage: &str, attempt: usize, kind: &str) -> String {
+    // A matrix over paths has slashes in its stages' names.
+    let mut plain: String = stage.chars().map(|one| if one == '/' || one.is_control() { '_' } else { one }).collect();
+    if plain.len() > LONGEST_NAME {
+        plain.truncate(plain.floor_char_boundary(LONGEST_NAME));
+        plain = format!("{plain}-{}", &blake3::hash(stage.as_bytes()).to_hex()[..16]);
+    }
+    format!("{plain}.{attempt}.{kind}")
+}
+
 /// What became of a stage in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -206,6 +220,13 @@ fn date(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn logs_have_names_that_file_systems_take() {
+        assert_eq!(super::log_name("train[data=a/b.csv]", 2, "log"), "train[data=a_b.csv].2.log");
+        let long = |end: &str| super::log_name(&format!("{}{end}", "ü".repeat(200)), 1, "output.txt");
+        assert!(long("x").len() < 200 && long("x") != long("y"));
+    }
+
     #[test]
     fn days_become_dates() {
         assert_eq!(super::date(0), (1970, 1, 1));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::context::{Context, Input, Notice};
+use super::context::{Context, Input, Logs, Notice};
 use super::fingerprint::Fields;
 use super::graph::Policy;
 use super::history::Attempt;
@@ -223,7 +223,7 @@ impl Job {
             notify: Arc::new(move |notice| {
                 let _ = sender.send(Message::Said(index, notice));
             }),
-            logs: (self.logs.clone(), format!("{}.{number}", file_name(&self.name))),
+            logs: Logs { folder: self.logs.clone(), stage: self.name.clone(), attempt: number as usize },
             fields: self.fields.clone(),
             rows: self.store.rows(),
             anew: self.force,
@@ -249,11 +249,6 @@ impl Job {
         }
         Ok(())
     }
-}
-
-/// A stage's name as part of a file's name: a matrix over paths has slashes in its stages' names.
-pub(super) fn file_name(stage: &str) -> String {
-    stage.chars().map(|one| if one == '/' || one.is_control() { '_' } else { one }).take(120).collect()
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -12,7 +12,7 @@ use super::event::{Event, Summary};
 use super::fingerprint::{Fields, fingerprint};
 use super::graph::Graph;
 use super::history::{self, Attempt, Newest, Outcome, RunRecord, StageRecord};
-use super::job::{Ended, Job, Message, Watch, file_name};
+use super::job::{Ended, Job, Message, Watch};
 use super::log::StageLog;
 use super::plan::fields_of;
 use super::profile::Profile;
@@ -398,8 +398,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
 
     fn log(&mut self, stage: usize) -> &mut StageLog {
         let attempt = self.record.stages[stage].attempts.len() + 1;
-        let name = format!("{}.{attempt}.log", file_name(&self.graph.nodes[stage].name));
-        let path = self.log_folder().join(name);
+        let path = self.log_folder().join(history::log_name(&self.graph.nodes[stage].name, attempt, "log"));
         self.logs.entry(stage).or_insert_with(|| StageLog::new(&path))
     }
 

@@ -149,6 +149,10 @@ stages:
         assert_eq!(std::fs::read_to_string(logs.join(attempt)).unwrap(), "said\n");
     }
     assert!(std::fs::read_to_string(logs.join("flaky.1.log")).unwrap().contains("exit code 9"));
+    let shown = project.ok(&["log", "latest", "flaky"]);
+    assert!(shown.contains("attempt 2: ") && shown.matches("\nsaid\n").count() == 2, "{shown}");
+    assert!(project.ok(&["log"]).contains("flaky"), "{}", project.ok(&["log"]));
+    assert_eq!(project.thresh(&["log", "latest", "flakey"]).code, Some(2));
 }
 
 #[test]
@@ -282,4 +286,98 @@ fn a_stop_lets_go_at_once_even_where_another_process_computes() {
     assert!(begin.elapsed() < Duration::from_secs(10));
     // Nothing is left that a person would have to delete.
     assert_eq!(std::fs::read_dir(project.path().join(".thresh/work")).unwrap().count(), 0);
+}
+
+/// What is left in a folder of the store.
+fn entries(project: &Project, folder: &str) -> usize {
+    std::fs::read_dir(project.path().join(".thresh").join(folder)).unwrap().map(|entry| entry.unwrap()).count()
+}
+
+/// How many results the store holds.
+fn results(project: &Project) -> usize {
+    let groups = std::fs::read_dir(project.path().join(".thresh/results")).unwrap();
+    groups.map(|group| std::fs::read_dir(group.unwrap().path()).unwrap().count()).sum()
+}
+
+#[test]
+fn garbage_is_what_no_kept_run_reaches() {
+    let project = diamond();
+    project.ok(&["run", "p.yaml"]);
+    let first = record(&project)["run"].as_str().unwrap().to_owned();
+    for value in ["7", "8"] {
+        project.write("p.yaml", &DIAMOND.replace("echo 1 >", &format!("echo {value} >")));
+        project.ok(&["run", "p.yaml"]);
+    }
+    assert_eq!(results(&project), 4 + 3 + 3);
+    // Without being asked for, no run goes, and what runs reach stays.
+    assert!(project.ok(&["gc"]).contains("nothing to remove"));
+    project.ok(&["pin", &first]);
+    let dry = project.ok(&["gc", "--keep", "1", "--dry-run"]);
+    assert!(dry.contains("would be freed: 1 run (") && dry.contains("3 results ("), "{dry}");
+    assert_eq!((results(&project), entries(&project, "pins")), (10, 1));
+    let done = project.ok(&["gc", "--keep", "1"]);
+    assert_eq!(dry.replace("would be freed", "freed"), done);
+    assert_eq!(results(&project), 7);
+    // What is left is whole: nothing of the newest and of the pinned run is computed again.
+    ran(&project);
+    project.ok(&["run", "p.yaml"]);
+    project.write("p.yaml", DIAMOND);
+    project.ok(&["run", "p.yaml"]);
+    assert!(ran(&project).is_empty());
+    project.ok(&["pin", "--remove", &first]);
+    assert_eq!(project.thresh(&["pin", "no-such-run"]).code, Some(2));
+    assert_eq!(project.thresh(&["gc", "--older-than", "soon"]).code, Some(2));
+}
+
+#[test]
+fn nothing_is_collected_under_a_run() {
+    let project = diamond();
+    project.write("p.yaml", &DIAMOND.replace("echo 1 >", "sleep 60; echo 1 >"));
+    let mut running = project.command(&["run", "p.yaml"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    assert!(within(10, || project.path().join(".thresh/work").is_dir() && entries(&project, "work") > 0));
+    let refused = project.thresh(&["gc"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("a run is going on"), "{}", refused.stderr);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    // What the killed run left goes when it is old enough.
+    assert!(entries(&project, "work") > 0);
+    project.ok(&["gc", "--older-than", "0 s"]);
+    assert_eq!(entries(&project, "work"), 0);
+}
+
+#[test]
+fn artifacts_come_out_as_files() {
+    let project = diamond();
+    assert_eq!(project.thresh(&["export", "p.yaml", "--to", "out"]).code, Some(1));
+    project.ok(&["run", "p.yaml", "--upto", "b"]);
+    project.ok(&["export", "p.yaml", "--to", "out"]);
+    assert_eq!(std::fs::read_to_string(project.path().join("out/b.x/x")).unwrap(), "1\n2\n");
+    assert!(!project.path().join("out/c.x").exists());
+    project.ok(&["export", "p.yaml", "a", "--to", "one"]);
+    assert_eq!(std::fs::read_dir(project.path().join("one")).unwrap().count(), 1);
+    assert_eq!(project.thresh(&["export", "p.yaml", "c.x", "--to", "out"]).code, Some(1));
+    assert_eq!(project.thresh(&["export", "p.yaml", "d.x", "--to", "out"]).code, Some(2));
+    // What was damaged is not handed out, and the next run computes it again.
+    let artifact = project.result("p.yaml", "a.x").join("x");
+    std::fs::write(&artifact, "9\n").unwrap();
+    let refused = project.thresh(&["export", "p.yaml", "a.x", "--to", "out"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("is not what was written"), "{}", refused.stderr);
+    project.ok(&["run", "p.yaml", "--upto", "b"]);
+    assert_eq!(std::fs::read_to_string(&artifact).unwrap(), "1\n");
+}
+
+#[test]
+fn tables_come_out_as_json_lines_too() {
+    let project = Project::new();
+    project.write(
+        "p.yaml",
+        "name: p\nstages:\n  woz: {kind: multiwoz.synthesize, with: {dialogues: 12, seed: 1}}\n  \
+         tasks: {kind: toolwoz.convert, in: {corpus: woz.corpus}}\n",
+    );
+    project.ok(&["run", "p.yaml"]);
+    project.ok(&["export", "p.yaml", "tasks.tasks", "--to", "out", "--format", "jsonl"]);
+    let text = std::fs::read_to_string(project.path().join("out/tasks.tasks.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["dialogue"].is_string()));
 }

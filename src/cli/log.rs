@@ -1,0 +1,98 @@
+//! `thresh log`: what a run did, stage by stage, and what its stages said.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::compare::choose;
+use super::gc::size;
+use super::{Failure, Outcome, runs, say};
+use crate::config::diagnostic::nearest;
+use crate::engine::history::{self, RunRecord, StageRecord};
+use crate::engine::store::Store;
+use crate::fs;
+use crate::report::duration;
+use crate::report::table::layout;
+
+#[derive(Args)]
+pub(super) struct LogArgs {
+    /// The run, by name or the beginning of one; `latest` is the newest, `latest~1` the one before.
+    #[arg(default_value = "latest")]
+    run: String,
+    /// A stage: everything that is kept of it.
+    stage: Option<String>,
+    /// The project's folder.
+    #[arg(long, default_value = ".")]
+    project: PathBuf,
+}
+
+pub(super) fn run(args: &LogArgs) -> Outcome {
+    let store = runs::store(&args.project)?;
+    let records = history::read(&store)?;
+    let record = choose(&records, &args.run)?;
+    match &args.stage {
+        None => overview(record),
+        Some(name) => {
+            let stage = record.stage(name).ok_or_else(|| {
+                let near = nearest(name, record.stages.iter().map(|stage| stage.name.as_str()));
+                let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                Failure::Wrong(anyhow!("run `{}` has no stage `{name}`{hint}", record.run))
+            })?;
+            whole(&store, record, stage)
+        }
+    }
+}
+
+fn overview(record: &RunRecord) -> Outcome {
+    let state = record.seconds.map_or("not finished".to_owned(), |seconds| format!("{} in all", duration(seconds)));
+    say(format!("{}: {}, began {}, {state}", record.run, record.file, record.started))?;
+    let mut table = layout();
+    table.set_header(["stage", "", "seconds", "CPU s", "peak memory", "attempts", "figures and warnings"]);
+    for stage in &record.stages {
+        let last = stage.attempts.last();
+        // Figures of the whole process are marked where other stages ran in it.
+        let shared = if last.is_some_and(|attempt| attempt.shared) { "*" } else { "" };
+        let mut remarks: Vec<String> = stage.figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        remarks.extend(stage.warnings.iter().map(|warning| format!("warning: {warning}")));
+        remarks.extend(stage.error.iter().map(|error| error.lines().next().unwrap_or_default().to_owned()));
+        table.add_row([
+            stage.name.clone(),
+            format!("{:?}", stage.outcome).to_lowercase(),
+            last.map_or(String::new(), |_| format!("{:.2}", stage.seconds)),
+            last.map_or(String::new(), |attempt| format!("{:.2}{shared}", attempt.cpu_seconds)),
+            last.map_or(String::new(), |attempt| format!("{}{shared}", size(attempt.peak_memory))),
+            if stage.attempts.len() > 1 { stage.attempts.len().to_string() } else { String::new() },
+            remarks.join("; "),
+        ]);
+    }
+    say(table.to_string())?;
+    if record.stages.iter().flat_map(|stage| &stage.attempts).any(|attempt| attempt.shared) {
+        say("* of the whole process, in which other stages ran as well")?;
+    }
+    Ok(())
+}
+
+/// The logs of all attempts of a stage.
+fn whole(store: &Store, record: &RunRecord, stage: &StageRecord) -> Outcome {
+    let folder = history::logs(store, &record.run);
+    let mut found = false;
+    for (number, attempt) in stage.attempts.iter().enumerate() {
+        for kind in ["log", "output.txt"] {
+            let path = folder.join(history::log_name(&stage.name, number + 1, kind));
+            if path.is_file() {
+                found = true;
+                say(format!("--- attempt {}: {}", number + 1, path.display()))?;
+                say(String::from_utf8_lossy(&fs::read(&path)?).trim_end())?;
+            }
+        }
+        if let Some(error) = &attempt.error {
+            found = true;
+            say(format!("--- attempt {} failed: {error}", number + 1))?;
+        }
+    }
+    if !found {
+        say(format!("`{}` said nothing in this run", stage.name))?;
+    }
+    Ok(())
+}
