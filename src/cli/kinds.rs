@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::{Failure, Outcome, say};
 use crate::config::diagnostic::nearest;
-use crate::config::yaml_node;
+use crate::config::ports;
 use crate::engine::fingerprint::type_name;
-use crate::engine::port::{Arity, PortSpec};
+use crate::engine::port::Arity;
 use crate::stages::{self, KINDS, Kind};
 
 #[derive(Args)]
@@ -90,13 +90,4 @@ fn document(kind: &Kind) -> Outcome {
 
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
-}
-
-/// The ports of a kind, read off its example: ports may depend on parameters.
-pub(super) fn ports(kind: &Kind) -> Option<(Vec<PortSpec>, Vec<PortSpec>)> {
-    let node = yaml_node(kind.example).ok()?;
-    let (_, stage) = node.entries().first()?;
-    let empty = crate::value::Node { value: crate::value::Value::Map(Vec::new()), span: stage.span };
-    let stage = (kind.parse)(stage.get("with").unwrap_or(&empty)).ok()?;
-    Some((stage.inputs(), stage.outputs()))
 }
