@@ -157,7 +157,10 @@ impl Reader<'_> {
         match first {
             Some(first) => {
                 let names: Vec<&Key> = first.entries().iter().map(|(name, _)| name).collect();
-                let right = names.iter().fold(true, |right, name| self.check_name(name) && right);
+                let mut right = true;
+                for name in &names {
+                    right &= self.check_name(name);
+                }
                 self.axes = names.into_iter().map(Growing::new).collect();
                 right.then_some(())
             }
