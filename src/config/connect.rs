@@ -7,6 +7,7 @@ use super::diagnostic::Diagnostic;
 use super::expand::{self, Index, Instance};
 use super::fan::{Fan, translation};
 use super::kind_ports::{accepting, collects, ports};
+use super::parameters::at;
 use super::stage::{Connection, Template};
 use super::sweep::Sweep;
 use crate::engine::fingerprint::type_name;
@@ -43,6 +44,7 @@ pub fn connect(name: &str, templates: &[Template], sweeps: &[Sweep], problems: &
     for (number, template) in templates.iter().enumerate() {
         let edges = connector.template(number);
         connector.missing_inputs(number);
+        connector.connected(number, &edges);
         for (row, (instance, inputs)) in connector.instances[number].iter().zip(edges).enumerate() {
             let (Some(instance), Some(fan)) = (instance, &connector.fans[number]) else { continue };
             let name = fan.instance(&template.key.text, row);
@@ -253,6 +255,26 @@ impl Connector<'_> {
         match kinds.is_empty() {
             true => String::new(),
             false => format!("`{}` is written by stages of the kind {}", type_name(holds), kinds.join(" or ")),
+        }
+    }
+
+    /// Whether the parameters of each instance fit what is connected to it.
+    fn connected(&mut self, number: usize, edges: &[Vec<Edge>]) {
+        let template = &self.templates[number];
+        // Where a connection could not be read nobody knows what would be connected.
+        if template.named.as_ref().is_none_or(|named| named.len() != template.inputs.len()) {
+            return;
+        }
+        for (row, edges) in edges.iter().enumerate() {
+            let Some(instance) = self.instances[number][row].clone() else { continue };
+            if edges.len() < template.inputs.len() {
+                return;
+            }
+            let names: Vec<&str> = edges.iter().map(|edge| edge.input.as_str()).collect();
+            for problem in instance.stage.check_inputs(&names) {
+                let place = at(&template.with, &problem.field).unwrap_or(template.key.span);
+                self.tell(Diagnostic::at(place, format!("`{}` {}", problem.field, problem.message)));
+            }
         }
     }
 

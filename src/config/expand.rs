@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::diagnostic::Diagnostic;
 use super::fan::{Clash, Fan, MOST};
 use super::kind_ports::collects;
+use super::parameters;
 use super::params::{self, Scope, mentions};
-use super::stage::{self, Connection, Template};
+use super::stage::{Connection, Template};
 use super::sweep::Sweep;
 use crate::engine::port::PortSpec;
 use crate::engine::stage::AnyStage;
@@ -80,7 +81,7 @@ fn fan(template: &Template, index: &Index, fans: &[Option<Fan>], problems: &mut 
             Fan { axes: source.axes.clone(), rows: rows.into_iter().map(|row| source.rows[row].clone()).collect() };
         let collects = collects(template.kind, &connection.input.text);
         let fixed = |name: &str| connection.select.iter().any(|(axis, _)| axis == name);
-        let each = |name: &str| template.each.iter().any(|axis| axis.text == name);
+        let each = |name: &str| template.each.iter().any(|(axis, _)| axis.text == name);
         match fan.join(&rows.project(|name| !fixed(name) && (!collects || each(name)))) {
             Ok(joined) => fan = joined,
             Err(clash) => {
@@ -94,7 +95,10 @@ fn fan(template: &Template, index: &Index, fans: &[Option<Fan>], problems: &mut 
     }
     axes.sort_unstable();
     axes.dedup();
-    for axis in template.each.iter().filter(|axis| !axes.contains(&axis.text.as_str())) {
+    for (axis, parameter) in &template.each {
+        if *parameter || axes.contains(&axis.text.as_str()) {
+            continue;
+        }
         let problem = Diagnostic::at(
             axis.span,
             format!("nothing that `{}` reads has an axis `{}`", template.key.text, axis.text),
@@ -226,7 +230,7 @@ pub fn instances(template: &Template, fan: Option<&Fan>, problems: &mut Vec<Diag
     let Some(kind) = template.kind else { return vec![None; fan.map_or(1, |fan| fan.rows.len())] };
     let parse = |with: &Node, problems: &mut Vec<Diagnostic>| {
         let before = problems.len();
-        let stage = stage::parameters(kind, with, &template.key, problems);
+        let stage = parameters::read(kind, with, &template.key, problems);
         let mut later = problems.split_off(before);
         later.retain(|problem| problem.span().is_none_or(|span| !template.told.contains(&span)));
         problems.append(&mut later);

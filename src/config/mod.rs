@@ -6,6 +6,7 @@ mod expand;
 mod fan;
 mod kind_ports;
 mod matrix;
+mod parameters;
 mod params;
 pub mod pipeline;
 mod policy;

@@ -3,7 +3,7 @@
 mod results;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
@@ -126,6 +126,18 @@ impl Stage for CommandRun {
             ));
         }
         problems
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        let names: BTreeSet<&str> = connected.iter().flat_map(|name| [*name, base(name)]).collect();
+        let known = || match names.is_empty() {
+            true => "nothing is connected".to_owned(),
+            false => {
+                format!("connected are {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+            }
+        };
+        let unknown = self.command.inputs().into_iter().filter(|name| !names.contains(name.as_str()));
+        unknown.map(|name| Problem::new("command", format!("names `{{in.{name}}}`, but {}", known()))).collect()
     }
 
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {

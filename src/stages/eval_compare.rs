@@ -71,6 +71,14 @@ comparison:
         problems
     }
 
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        if connected.is_empty() || connected.contains(&self.baseline.as_str()) {
+            return Vec::new();
+        }
+        let known = connected.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        vec![Problem::new("baseline", format!("is `{}`, which is no arm; the arms are {known}", self.baseline))]
+    }
+
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         ensure!(context.inputs.len() > 1, "there is nothing to compare: connect two arms at least");
         let arms = context.inputs.iter().map(|input| Ok((input.name.clone(), table::read(&input.path)?)));

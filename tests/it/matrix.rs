@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::project::Project;
 
 /// `train` has a matrix, `eval` follows it, `report` collects.
-const PIPELINE: &str = r#"
+pub const PIPELINE: &str = r#"
 name: m
 params: {seed: 1}
 stages:
@@ -156,13 +156,18 @@ stages:
     assert_eq!(graph["all"].matches("scores[").count(), 4);
     assert_eq!(graph["each[seed=1]"], "scores[seed=1,noise=0.0].scores, scores[seed=1,noise=0.5].scores");
     assert_eq!(graph.len(), 2 + 2 + 4 + 4 + 1 + 2);
+    // A bare name means every instance, values in brackets those that have them.
+    let event = project.run(&["p.yaml", "--upto", "corpus"]);
+    assert_eq!(counts(&event), (2, 0, 0), "{event}");
+    let event = project.run(&["p.yaml", "--upto", "corpus", "--force", "corpus[seed=1]"]);
+    assert_eq!(counts(&event), (1, 1, 0), "{event}");
     // Only the instance that is asked for, and what it needs.
     let event = project.run(&["p.yaml", "--upto", "toolwoz[seed=2]"]);
-    assert_eq!(counts(&event), (2, 0, 0), "{event}");
+    assert_eq!(counts(&event), (1, 1, 0), "{event}");
 }
 
 /// `a` and `b` use the pipeline's parameter, `c` has one of its own.
-const SWEPT: &str = r#"
+pub const SWEPT: &str = r#"
 name: s
 params: {seed: 1}
 stages:
@@ -224,6 +229,20 @@ fn sweeps_of_a_stage_and_of_the_pipeline_multiply() {
     let both = graph(&project, &["p.yaml", "--set", "a.env.S=x,y", "--set", "b.env.S=z,w"]);
     assert!(both.contains_key("a[a.env.S=x]") && both.contains_key("b[b.env.S=w]"), "{both:?}");
     assert_eq!(both["b[b.env.S=w]"], "a[a.env.S=x].x, a[a.env.S=y].x");
+}
+
+#[test]
+fn each_may_name_a_parameter_that_only_a_sweep_makes_an_axis() {
+    let project = Project::new();
+    project.write("p.yaml", &SWEPT.replace("in: {b: b.x}", "in: {b: b.x}\n    each: [seed]"));
+    assert_eq!(graph(&project, &["p.yaml"])["c"], "b.x");
+    let swept = ["p.yaml", "--set", "params.seed=1,2"];
+    assert_eq!(graph(&project, &swept)["c[seed=2]"], "b[seed=2].x");
+    project.run(&["p.yaml"]);
+    ran(&project);
+    // What fans out over all that it reads has inputs of the same name as before: its result is there too.
+    let event = project.run(&["p.yaml", "--set", "params.seed=1,2"]);
+    assert_eq!(counts(&event), (3, 3, 0), "{event}");
 }
 
 #[test]

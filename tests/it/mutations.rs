@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -102,7 +103,9 @@ fn originals() -> Vec<Vec<u8>> {
     files.sort();
     let mut texts: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
     // What uses most of the language stands for many.
-    texts.extend(std::iter::repeat_n(MATRIX.as_bytes().to_vec(), 20));
+    for text in [MATRIX, crate::matrix::PIPELINE, crate::matrix::SWEPT] {
+        texts.extend(std::iter::repeat_n(text.as_bytes().to_vec(), 20));
+    }
     texts
 }
 
@@ -116,28 +119,36 @@ fn stretch(rng: &mut ChaCha8Rng, text: &[u8]) -> std::ops::Range<usize> {
     start..start + length
 }
 
-/// The words of a text, as ranges.
-fn words(text: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut words = Vec::new();
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
+}
+
+/// The longest stretches of a text that hold only such bytes.
+fn parts(text: &[u8], inside: impl Fn(u8) -> bool) -> Vec<std::ops::Range<usize>> {
+    let mut parts = Vec::new();
     let mut start = None;
-    for (at, byte) in text.iter().chain([&b' ']).enumerate() {
-        match (byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'.', start) {
+    for at in 0..=text.len() {
+        match (text.get(at).is_some_and(|byte| inside(*byte)), start) {
             (true, None) => start = Some(at),
             (false, Some(begin)) => {
-                words.push(begin..at);
+                parts.push(begin..at);
                 start = None;
             }
             _ => {}
         }
     }
-    words
+    parts
+}
+
+fn one_of<T: Clone>(rng: &mut ChaCha8Rng, all: &[T]) -> Option<T> {
+    if all.is_empty() { None } else { Some(all[rng.random_range(0..all.len())].clone()) }
 }
 
 /// One text made of others.
 fn mutated(rng: &mut ChaCha8Rng, originals: &[Vec<u8>]) -> Vec<u8> {
     let mut text = originals[rng.random_range(0..originals.len())].clone();
-    for _ in 0..rng.random_range(1..=6) {
-        match rng.random_range(0..7) {
+    for _ in 0..[1, 1, 1, 2, 3, 6][rng.random_range(0..6)] {
+        match rng.random_range(0..12) {
             0 if !text.is_empty() => {
                 let at = rng.random_range(0..text.len());
                 text[at] ^= 1 << rng.random_range(0..8);
@@ -162,13 +173,23 @@ fn mutated(rng: &mut ChaCha8Rng, originals: &[Vec<u8>]) -> Vec<u8> {
                 let at = place(rng, &text);
                 text.splice(at..at, token.bytes());
             }
+            6 | 7 => {
+                let lines = parts(&text, |byte| byte != b'\n');
+                let Some(line) = one_of(rng, &lines) else { continue };
+                let copied = [&text[line.clone()], b"\n"].concat();
+                let at = if rng.random_bool(0.5) { line.start..line.end } else { line.start..line.start };
+                text.splice(at, copied);
+            }
+            8 => {
+                let lines = parts(&text, |byte| byte != b'\n');
+                let Some(line) = one_of(rng, &lines) else { continue };
+                text.drain(line);
+            }
             _ => {
-                let words = words(&text);
-                if words.is_empty() {
-                    continue;
-                }
-                let one = words[rng.random_range(0..words.len())].clone();
-                let two = text[words[rng.random_range(0..words.len())].clone()].to_vec();
+                let other = if rng.random_bool(0.5) { &text } else { &originals[rng.random_range(0..originals.len())] };
+                let (ours, theirs) = (parts(&text, is_word), parts(other, is_word));
+                let (Some(one), Some(two)) = (one_of(rng, &ours), one_of(rng, &theirs)) else { continue };
+                let two = other[two].to_vec();
                 text.splice(one, two);
             }
         }
@@ -181,8 +202,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Loads a text as the command line would, without the disk; whether that panics.
-fn panics(text: &[u8], set: Option<&str>) -> bool {
+/// Loads a text as the command line would, without the disk: whether there is a pipeline, `None` where it panicked.
+fn loads(text: &[u8], set: Option<&str>) -> Option<bool> {
     let text = String::from_utf8_lossy(text).into_owned();
     let open = |path: &Path| match path.to_str() {
         Some("p.yaml") => Ok(text.clone()),
@@ -194,13 +215,17 @@ fn panics(text: &[u8], set: Option<&str>) -> bool {
     };
     let sets: Vec<String> = set.map(str::to_owned).into_iter().collect();
     let load = || match thresh::config::load_through(Path::new("p.yaml"), &sets, &open) {
-        Ok(pipeline) => pipeline.graph.nodes.len(),
-        Err(problems) => problems.render(false).len(),
+        Ok(pipeline) => !pipeline.graph.nodes.is_empty(),
+        Err(problems) => {
+            assert!(!problems.list.is_empty(), "refused without a word");
+            assert!(problems.render(false).contains("error"));
+            false
+        }
     };
     QUIET.set(true);
-    let panicked = catch_unwind(AssertUnwindSafe(load)).is_err();
+    let loaded = catch_unwind(AssertUnwindSafe(load)).ok();
     QUIET.set(false);
-    panicked
+    loaded
 }
 
 /// Takes away what can be taken away so that it still panics.
@@ -211,7 +236,10 @@ fn reduced(mut text: Vec<u8>, set: Option<&str>) -> Vec<u8> {
         while at < text.len() {
             let mut shorter = text.clone();
             shorter.drain(at..(at + size).min(text.len()));
-            if panics(&shorter, set) { text = shorter } else { at += size }
+            match loads(&shorter, set) {
+                None => text = shorter,
+                Some(_) => at += size,
+            }
         }
         size /= 2;
     }
@@ -232,19 +260,25 @@ fn no_text_makes_it_panic() {
         }
     }));
     let found: Mutex<Vec<(Vec<u8>, Option<&str>)>> = Mutex::new(Vec::new());
+    let loaded = AtomicU64::new(0);
     (0u64..count).into_par_iter().for_each(|number| {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
         let text = mutated(&mut rng, &originals);
         let set = sets[rng.random_range(0..sets.len())];
-        if found.lock().unwrap().len() < 20 && panics(&text, set) {
-            found.lock().unwrap().push((text, set));
+        match loads(&text, set) {
+            None => found.lock().unwrap().push((text, set)),
+            Some(true) => _ = loaded.fetch_add(1, Ordering::Relaxed),
+            Some(false) => {}
         }
     });
     let found = found.into_inner().unwrap();
     let smallest =
-        found.iter().map(|(text, set)| (reduced(text.clone(), *set), *set)).min_by_key(|(text, _)| text.len());
+        found.iter().take(20).map(|(text, set)| (reduced(text.clone(), *set), *set)).min_by_key(|(text, _)| text.len());
     if let Some((text, set)) = smallest {
         let shown = String::from_utf8_lossy(&text).into_owned();
         panic!("{} of {count} panic; the smallest, with --set {set:?}:\n{shown}\n{shown:?}", found.len());
     }
+    // Changes that nothing survives would only try the YAML parser.
+    let share = loaded.into_inner() as f64 / count as f64;
+    assert!((0.05..0.9).contains(&share), "{share} of the texts are pipelines");
 }

@@ -56,12 +56,21 @@ impl Words {
         problems
     }
 
+    /// The inputs that it names.
+    pub(super) fn inputs(&self) -> BTreeSet<String> {
+        self.names("in")
+    }
+
     /// The outputs that it names.
     pub(super) fn outputs(&self) -> BTreeSet<String> {
+        self.names("out")
+    }
+
+    fn names(&self, wanted: &str) -> BTreeSet<String> {
         let found = self.all().iter().flat_map(|word| PLACEHOLDER.captures_iter(word));
-        let outputs =
-            found.filter(|found| found[1].is_empty() && found.get(2).is_some_and(|kind| kind.as_str() == "out"));
-        outputs.map(|found| found[3].to_owned()).collect()
+        let named =
+            found.filter(|found| found[1].is_empty() && found.get(2).is_some_and(|kind| kind.as_str() == wanted));
+        named.map(|found| found[3].to_owned()).collect()
     }
 
     /// The command with every placeholder replaced.
