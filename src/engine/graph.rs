@@ -207,6 +207,8 @@ mod tests {
     #[test]
     fn order_puts_inputs_first_and_a_long_chain_is_no_problem() {
         assert_eq!(order(&[vec![1, 2], vec![2], vec![]]).unwrap(), [2, 1, 0]);
+        // Of those that are free the file's order decides; a stage may be read twice by one reader.
+        assert_eq!(order(&[vec![], vec![3, 3], vec![], vec![0], vec![]]).unwrap(), [0, 2, 3, 1, 4]);
         assert_eq!(order(&[vec![], vec![4], vec![0, 0], vec![], vec![]]).unwrap(), [0, 2, 3, 4, 1]);
         let chain: Vec<Vec<usize>> =
             (0..20_000).map(|index| if index == 0 { vec![] } else { vec![index - 1] }).collect();

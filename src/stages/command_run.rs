@@ -24,6 +24,9 @@ pub use words::Words;
 /// What programs are found in where the caller has no `PATH`.
 const USUAL_PATH: &str = "/usr/bin:/bin";
 
+/// Linux starts no program with a variable of 128 KiB or more.
+const LONGEST_VARIABLE: usize = 120_000;
+
 /// How many lines of a failed command's last words an error shows.
 const LAST_WORDS: usize = 20;
 
@@ -35,7 +38,8 @@ const LAST_WORDS: usize = 20;
 ///
 /// An input that collects the instances of a matrix stands for all of their paths, in the order of the instances' names: in a
 /// list of words `{in.NAME}` alone becomes as many words, in a text for the shell the paths are parted by spaces, in the
-/// variable by line ends. `{in.NAME[seed=2]}` is one of them.
+/// variable by line ends. `{in.NAME[seed=2]}` is one of them. Linux takes no text longer than 128 KiB, some 800 paths: a variable
+/// that would be longer is not set, and more paths than that want a list of words.
 ///
 /// It runs in an empty folder of its own and with an empty environment but for `PATH`, `HOME`, `LANG` and what `env` names,
 /// so that its results do not depend on who calls. Results are kept as long as `command`, `outputs`, `env`, the inputs and the
@@ -241,7 +245,10 @@ impl CommandRun {
                 let other = taken.insert(variable(name), name);
                 ensure!(other.is_none(), "`{}` and `{name}` share `{prefix}{}`", other.unwrap_or(name), variable(name));
                 let lines: Vec<&OsStr> = paths.iter().map(|path| path.as_os_str()).collect();
-                command.env(format!("{prefix}{}", variable(name)), lines.join(OsStr::new("\n")));
+                let lines = lines.join(OsStr::new("\n"));
+                if lines.len() <= LONGEST_VARIABLE {
+                    command.env(format!("{prefix}{}", variable(name)), lines);
+                }
             }
         }
         Ok(command)
