@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas bench synthetic install clean
+.PHONY: run test lint schemas fuzz bench synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -11,6 +11,10 @@ test: lint
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
+
+# A million pipelines changed at random, none of which may make it panic; `fuzz/` holds the same for cargo-fuzz.
+fuzz:
+	THRESH_MUTATIONS=1000000 cargo test --test it mutations
 
 # Writes schemas/ anew from the code; a test fails when they are not current.
 schemas:

@@ -31,7 +31,8 @@ pub(super) fn run(args: &GraphArgs) -> Outcome {
         Format::Dot => {
             say("digraph {")?;
             for (index, node) in graph.nodes.iter().enumerate() {
-                say(format!("  n{index} [label=\"{}\\n{}\", shape=box]", node.name, node.stage.kind()))?;
+                let name = node.name.replace('\\', "\\\\").replace('"', "\\\"");
+                say(format!("  n{index} [label=\"{name}\\n{}\", shape=box]", node.stage.kind()))?;
             }
             edges(&graph, |from, to, port| format!("  n{from} -> n{to} [label=\"{port}\"]"))?;
             say("}")?;
@@ -39,7 +40,8 @@ pub(super) fn run(args: &GraphArgs) -> Outcome {
         Format::Mermaid => {
             say("flowchart TD")?;
             for (index, node) in graph.nodes.iter().enumerate() {
-                say(format!("  n{index}[\"{}<br/><small>{}</small>\"]", node.name, node.stage.kind()))?;
+                let name = node.name.replace('"', "#quot;");
+                say(format!("  n{index}[\"{name}<br/><small>{}</small>\"]", node.stage.kind()))?;
             }
             edges(&graph, |from, to, port| format!("  n{from} -->|{port}| n{to}"))?;
         }

@@ -1,13 +1,14 @@
 //! `thresh kinds`: what stages there are.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Failure, Outcome, say};
 use crate::config::diagnostic::nearest;
-use crate::config::yaml_node;
+use crate::config::ports;
+use crate::config::schema::stage_keys;
 use crate::engine::fingerprint::type_name;
-use crate::engine::port::{Arity, PortSpec};
+use crate::engine::port::{Arity, Holds, PortSpec};
 use crate::stages::{self, KINDS, Kind};
 
 #[derive(Args)]
@@ -29,18 +30,45 @@ pub(super) fn run(args: &KindsArgs) -> Outcome {
         return Err(Failure::Wrong(anyhow::anyhow!("unknown kind `{name}`; {hint}")));
     };
     if args.json {
-        say(serde_json::to_string_pretty(&(kind.schema)())?)?;
-        return Ok(());
+        say(serde_json::to_string_pretty(&page(kind))?)?
+    } else {
+        document(kind)?
     }
-    document(kind)
+    Ok(())
+}
+
+/// A kind as JSON: what the page says, and the JSON Schema of the parameters.
+fn page(kind: &Kind) -> Value {
+    let ports = ports(kind);
+    let list = |ports: &[PortSpec]| -> Vec<Value> {
+        let arity = |arity| match arity {
+            Arity::One => "one",
+            Arity::Optional => "optional",
+            Arity::Many => "many",
+        };
+        ports
+            .iter()
+            .map(|port| json!({"name": port.name, "type": type_name(&port.holds), "arity": arity(port.arity)}))
+            .collect()
+    };
+    json!({
+        "kind": kind.name,
+        "version": kind.version,
+        "description": description(kind),
+        "inputs": ports.map(|(inputs, _)| list(inputs)),
+        "outputs": ports.map(|(_, outputs)| list(outputs)),
+        "parameters": (kind.schema)(),
+        "example": kind.example,
+    })
 }
 
 fn list(json: bool) -> Outcome {
     let width = KINDS.iter().map(|kind| kind.name.len()).max().unwrap_or(0);
     for kind in KINDS {
-        let summary = description(kind).lines().next().unwrap_or_default().to_owned();
+        let description = description(kind);
+        let summary = description.split("\n\n").next().unwrap_or_default().replace('\n', " ");
         if json {
-            say(serde_json::json!({"kind": kind.name, "version": kind.version, "summary": summary}).to_string())?;
+            say(json!({"kind": kind.name, "version": kind.version, "summary": summary}).to_string())?;
         } else {
             say(format!("{:width$}  {summary}", kind.name))?;
         }
@@ -55,7 +83,10 @@ fn description(kind: &Kind) -> String {
 fn document(kind: &Kind) -> Outcome {
     say(format!("{} (version {})\n\n{}", kind.name, kind.version, description(kind)))?;
     if let Some((inputs, outputs)) = ports(kind) {
-        for (title, ports) in [("\nInputs", inputs), ("\nOutputs", outputs)] {
+        // Only outputs that parameters name may carry anything.
+        let named = outputs.iter().any(|port| port.holds == Holds::Anything);
+        let title = if named { "\nOutputs, here those of the example" } else { "\nOutputs" };
+        for (title, ports) in [("\nInputs", inputs), (title, outputs)] {
             if !ports.is_empty() {
                 say(title)?;
             }
@@ -69,34 +100,91 @@ fn document(kind: &Kind) -> Outcome {
             }
         }
     }
-    let schema = (kind.schema)();
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        say("\nParameters")?;
-        for (name, property) in properties {
-            let fallback = match property.get("default") {
-                _ if required.contains(&name.as_str()) => "required".to_owned(),
-                Some(Value::Null) | None => "optional".to_owned(),
-                Some(default) => format!("default {default}"),
-            };
-            let text = property.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
-            say(format!("  {name} ({fallback}): {text}"))?;
-        }
+    let schema = (kind.schema)().to_value();
+    say("\nParameters, under `with`")?;
+    parameters(&schema, &schema, "", None, 1)?;
+    say("\nBeside `kind`, `in` and `with` every stage takes")?;
+    for (name, _, text) in stage_keys() {
+        say(format!("  {name}: {text}"))?;
     }
     say(format!("\nExample\n{}", indent(kind.example)))?;
     Ok(())
 }
 
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
+/// The parameters of an object, each followed by those inside it; `over` is a default that goes before the inner ones.
+fn parameters(root: &Value, object: &Value, path: &str, over: Option<&Value>, depth: usize) -> Outcome {
+    let required: Vec<&str> =
+        object.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let properties = object.get("properties").and_then(Value::as_object);
+    for (name, property) in properties.into_iter().flatten() {
+        let default = over.and_then(|over| over.get(name)).or_else(|| property.get("default"));
+        let inner = resolved(root, property);
+        let nested = inner.get("properties").is_some();
+        let fallback = match default {
+            _ if required.contains(&name.as_str()) => ", required".to_owned(),
+            Some(Value::Null) | None => ", optional".to_owned(),
+            Some(_) if nested => String::new(),
+            Some(default) => format!(", default {default}"),
+        };
+        let text = property.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
+        let margin = "  ".repeat(depth);
+        say(format!("{margin}{path}{name} ({}{fallback}): {text}", type_of(root, property)))?;
+        if nested && depth < 4 {
+            parameters(root, inner, &format!("{path}{name}."), default, depth + 1)?;
+        }
+        let entries = inner.get("additionalProperties").map(|entries| resolved(root, entries));
+        if let Some(entries) = entries.filter(|entries| entries.get("properties").is_some() && depth < 4) {
+            parameters(root, entries, &format!("{path}{name}.NAME."), None, depth + 1)?;
+        }
+    }
+    Ok(())
 }
 
-/// The ports of a kind, read off its example: ports may depend on parameters.
-pub(super) fn ports(kind: &Kind) -> Option<(Vec<PortSpec>, Vec<PortSpec>)> {
-    let node = yaml_node(kind.example).ok()?;
-    let (_, stage) = node.entries().first()?;
-    let empty = crate::value::Node { value: crate::value::Value::Map(Vec::new()), span: stage.span };
-    let stage = (kind.parse)(stage.get("with").unwrap_or(&empty)).ok()?;
-    Some((stage.inputs(), stage.outputs()))
+/// A schema behind its reference.
+fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let name = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/"));
+    name.and_then(|name| root.get("$defs")?.get(name)).unwrap_or(schema)
+}
+
+/// What a parameter takes, in a few words.
+fn type_of(root: &Value, schema: &Value) -> String {
+    let schema = resolved(root, schema);
+    if let Some(choices) = choices(schema) {
+        return choices;
+    }
+    if let Some(cases) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+        let cases = cases.iter().filter(|case| case.get("type").is_none_or(|kind| kind != "null"));
+        return cases.map(|case| type_of(root, case)).collect::<Vec<_>>().join(" or ");
+    }
+    let kinds = match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+        other => other.and_then(Value::as_str),
+    };
+    let inner = |key: &str| schema.get(key).map(|inner| type_of(root, inner));
+    match kinds {
+        Some("integer") => "whole number".to_owned(),
+        Some("number") => "number".to_owned(),
+        Some("boolean") => "`true` or `false`".to_owned(),
+        Some("string") => "text".to_owned(),
+        Some("array") => inner("items").map_or("list".to_owned(), |inner| format!("list of {inner}")),
+        Some("object") if schema.get("properties").is_none() => {
+            inner("additionalProperties").map_or("map".to_owned(), |inner| format!("map of names to {inner}"))
+        }
+        _ => "map".to_owned(),
+    }
+}
+
+/// The names that an enumeration allows.
+fn choices(schema: &Value) -> Option<String> {
+    let plain = schema.get("enum").and_then(Value::as_array).map(|names| names.iter().collect::<Vec<_>>());
+    let described = || {
+        let cases = schema.get("oneOf")?.as_array()?;
+        cases.iter().map(|case| case.get("const").or_else(|| case.get("enum")?.get(0))).collect::<Option<Vec<_>>>()
+    };
+    let names = plain.or_else(described)?;
+    Some(names.iter().filter_map(|name| name.as_str()).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
 }

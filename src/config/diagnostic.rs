@@ -7,6 +7,9 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::value::Span;
 
+/// More mistakes than these nobody reads at once.
+const SHOWN: usize = 50;
+
 /// The files that were read, so that a span can be shown.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -25,9 +28,14 @@ impl Sources {
         &self.files[file].1
     }
 
-    /// The files that lie on the disk.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.files.iter().map(|(path, _)| path.clone()).filter(|path| path.is_file()).collect()
+    /// The text of a span; empty where the span is none of the text's.
+    pub fn slice(&self, span: Span) -> &str {
+        self.text(span.file).get(span.start..span.end).unwrap_or_default()
+    }
+
+    /// The files and what else was read, in the order of reading.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
     }
 
     fn path(&self, file: usize) -> String {
@@ -57,6 +65,11 @@ impl Diagnostic {
     /// A mistake at a place.
     pub fn at(span: Span, message: impl Into<String>) -> Self {
         Self::new(message).label(span, "")
+    }
+
+    /// Where it is.
+    pub fn span(&self) -> Option<Span> {
+        self.place.as_ref().map(|(span, _)| *span)
     }
 
     /// Says where.
@@ -97,7 +110,11 @@ pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1 + name.chars().count().max(wrong.chars().count()) / 4)
+        .filter(|(distance, name)| {
+            let length = name.chars().count().max(wrong.chars().count());
+            // A name of which nothing is left is not near.
+            *distance <= 1 + length / 4 && *distance < length
+        })
         .min()
         .map(|(_, name)| name)
 }
@@ -123,13 +140,14 @@ impl Diagnostics {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
-        for diagnostic in &self.list {
+        for diagnostic in self.list.iter().take(SHOWN) {
             text.push_str(&renderer.render(&[self.group(diagnostic)]));
             text.push_str("\n\n");
         }
         let count = self.list.len();
         let noun = if count == 1 { "problem" } else { "problems" };
-        text.push_str(&format!("{count} {noun}; nothing was run\n"));
+        let shown = if count > SHOWN { format!(", the first {SHOWN} shown") } else { String::new() };
+        text.push_str(&format!("{count} {noun}{shown}; nothing was run\n"));
         text
     }
 

@@ -1,19 +1,28 @@
 //! YAML and TOML into a checked graph: every mistake of a file at once, each with its place and a hint.
 
+mod connect;
 pub mod diagnostic;
+mod expand;
+mod fan;
+mod kind_ports;
+mod matrix;
+mod parameters;
 mod params;
 pub mod pipeline;
 mod policy;
 pub mod profile;
+mod read;
 pub mod schema;
 mod stage;
+mod sweep;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Sources};
-pub use pipeline::{Pipeline, load};
+pub use kind_ports::ports;
+pub use pipeline::{Pipeline, load, load_through};
 pub use profile::{Project, Settings};
 
 /// Reads YAML text as one node: for examples that stand in the code.
 pub fn yaml_node(text: &str) -> Result<crate::value::Node, Diagnostic> {
-    yaml::read(0, text)
+    yaml::read(0, text).map_err(|mut problems| problems.swap_remove(0))
 }

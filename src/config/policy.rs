@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
+use super::stage::is_plain;
 use crate::engine::graph::Policy;
 use crate::value::{Node, Value};
-
-/// The keys that this module reads.
-pub const KEYS: [&str; 4] = ["pool", "retries", "timeout", "frozen"];
 
 /// More attempts than this are a mistake, not a wish.
 const MOST_RETRIES: i64 = 1000;
@@ -18,13 +16,13 @@ pub fn read(stage: &Node, problems: &mut Vec<Diagnostic>) -> Policy {
         if let Some(node) = stage.get(key)
             && !read(node)
         {
-            let message = format!("`{key}` is {expected}, found {}", node.describe());
+            let message = format!("`{key}` must be {expected}, found {}", node.describe());
             problems.push(Diagnostic::at(node.span, message));
         }
     };
     let mut policy = Policy::default();
     take("pool", "the name of a pool, such as `cpu`, `gpu` or `llm`", &mut |node| {
-        policy.pool = node.text().filter(|name| is_name(name)).map(str::to_owned);
+        policy.pool = node.text().filter(|name| is_plain(name)).map(str::to_owned);
         policy.pool.is_some()
     });
     take("retries", &format!("a whole number from 0 to {MOST_RETRIES}"), &mut |node| match node.value {
@@ -43,11 +41,6 @@ pub fn read(stage: &Node, problems: &mut Vec<Diagnostic>) -> Policy {
         matches!(node.value, Value::Bool(_))
     });
     policy
-}
-
-fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    !name.is_empty() && name.chars().all(plain)
 }
 
 /// A time above zero: a number of seconds, or a number and its unit.

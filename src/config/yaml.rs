@@ -1,5 +1,7 @@
 //! YAML text into nodes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -9,18 +11,33 @@ use super::diagnostic::Diagnostic;
 use crate::value::{Key, Node, Span, Value};
 
 /// Reads YAML text as one node; `file` goes into its spans.
-pub fn read(file: usize, text: &str) -> Result<Node, Diagnostic> {
+///
+/// # Errors
+/// What is no YAML; or else every key that a map holds twice.
+pub fn read(file: usize, text: &str) -> Result<Node, Vec<Diagnostic>> {
     let options = serde_yaml::options! {
         strict_booleans: true,
         with_snippet: false,
+        // Seen here, where both places are known.
+        duplicate_keys: serde_yaml::DuplicateKeyPolicy::PassThrough,
+        budget: serde_yaml::budget! {
+            // Room for tens of thousands of stages that share anchors; how much aliases may unfold stays limited.
+            max_nodes: 4_000_000,
+            max_events: 8_000_000,
+            enforce_alias_anchor_ratio: false,
+        },
     };
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(raw.value.place(file, raw.referenced)),
+        Ok(raw) => {
+            let mut twice = Vec::new();
+            let node = raw.value.place(file, raw.referenced, &mut twice);
+            if twice.is_empty() { Ok(node) } else { Err(twice) }
+        }
         Err(error) => {
             let message = error.without_snippet().to_string();
             let place = error.location().map(|location| span(file, location)).filter(|span| span.start < text.len());
             let end = Span { file, start: text.len().saturating_sub(1), end: text.len() };
-            Err(Diagnostic::at(place.unwrap_or(end), plain(&message)))
+            Err(vec![Diagnostic::at(place.unwrap_or(end), plain(&message))])
         }
     }
 }
@@ -34,6 +51,12 @@ fn plain(message: &str) -> String {
     };
     let message = message.split(" at line ").next().unwrap_or(message);
     let message = message.split(", set ").next().unwrap_or(message);
+    if message.starts_with("multiple YAML documents") {
+        return "a pipeline is one YAML document, here a second one follows `---`".to_owned();
+    }
+    if let Some(number) = message.strip_prefix("non-finite float ") {
+        return format!("{} is no finite number", number.split(" rejected").next().unwrap_or(number));
+    }
     format!("not valid YAML: {message}")
 }
 
@@ -52,21 +75,28 @@ enum Raw {
 }
 
 impl Raw {
-    fn place(self, file: usize, location: Location) -> Node {
+    fn place(self, file: usize, location: Location, twice: &mut Vec<Diagnostic>) -> Node {
         let value = match self {
             Raw::Scalar(value) => value,
             Raw::List(items) => {
-                Value::List(items.into_iter().map(|item| item.value.place(file, item.referenced)).collect())
+                Value::List(items.into_iter().map(|item| item.value.place(file, item.referenced, twice)).collect())
             }
-            Raw::Map(entries) => Value::Map(
-                entries
-                    .into_iter()
-                    .map(|(key, item)| {
-                        let key = Key { text: key.value, span: span(file, key.referenced) };
-                        (key, item.value.place(file, item.referenced))
-                    })
-                    .collect(),
-            ),
+            Raw::Map(entries) => {
+                let mut seen: HashMap<String, Span> = HashMap::with_capacity(entries.len());
+                let mut placed = Vec::with_capacity(entries.len());
+                for (key, item) in entries {
+                    let key = Key { text: key.value, span: span(file, key.referenced) };
+                    match seen.entry(key.text.clone()) {
+                        Entry::Vacant(entry) => _ = entry.insert(key.span),
+                        Entry::Occupied(first) => twice.push(
+                            Diagnostic::at(key.span, format!("`{}` is given twice", key.text))
+                                .related(*first.get(), "first here"),
+                        ),
+                    }
+                    placed.push((key, item.value.place(file, item.referenced, twice)));
+                }
+                Value::Map(placed)
+            }
         };
         Node { value, span: span(file, location) }
     }
@@ -152,11 +182,13 @@ mod tests {
 
     #[test]
     fn a_key_given_twice_and_broken_text_are_refused_at_their_place() {
-        let twice = read(0, "a: 1\nb: 2\na: 3\n").unwrap_err();
-        assert!(twice.message.contains("duplicate"), "{}", twice.message);
-        assert_eq!(twice.place.unwrap().0.start, 10);
+        let twice = read(0, "a: 1\nb: 2\na: 3\nc: {d: 1, d: 2}\n").unwrap_err();
+        assert_eq!(twice.len(), 2);
+        assert_eq!(twice[0].message, "`a` is given twice");
+        assert_eq!(twice[0].place.as_ref().unwrap().0.start, 10);
+        assert_eq!(twice[0].related.as_ref().unwrap().0.start, 0);
         let broken = read(0, "a: [1, 2\nb: 3\n").unwrap_err();
-        assert!(broken.place.is_some());
+        assert!(broken[0].place.is_some());
         assert!(read(0, "").unwrap().entries().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The stages of a pipeline and what connects them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     order: Vec<usize>,
     readers: Vec<Vec<usize>>,
+    names: HashMap<String, usize>,
+    instances: HashMap<String, Vec<usize>>,
 }
 
 impl Graph {
@@ -77,7 +79,12 @@ impl Graph {
                 }
             }
         }
-        Ok(Self { name: name.into(), nodes, order, readers })
+        let names = nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), index)).collect();
+        let mut instances: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, node) in nodes.iter().enumerate() {
+            instances.entry(base(&node.name).to_owned()).or_default().push(index);
+        }
+        Ok(Self { name: name.into(), nodes, order, readers, names, instances })
     }
 
     /// The stages' indices, each after everything it reads.
@@ -90,15 +97,46 @@ impl Graph {
         &self.readers[index]
     }
 
-    /// The stages of a name: one, or all of a matrix whose bare name it is.
-    pub fn find_all(&self, name: &str) -> Vec<usize> {
-        self.find(name).into_iter().collect()
+    /// The index of a stage, or of one instance of a stage with a matrix: `train[lr=1e-4,seed=2]`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
     }
 
-    /// The index of a stage.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
+    /// The indices of all that a name means, in the file's order: one stage, every instance of `train`, or those instances
+    /// that have the named values: `train[seed=2]`.
+    pub fn find_all(&self, name: &str) -> Vec<usize> {
+        if let Some(index) = self.find(name) {
+            return vec![index];
+        }
+        let instances = self.instances.get(base(name)).map(Vec::as_slice).unwrap_or_default();
+        let Some(wanted) = values(name) else {
+            return if name.contains('[') { Vec::new() } else { instances.to_vec() };
+        };
+        let has = |index: &usize| values(&self.nodes[*index].name).is_some_and(|has| wanted.is_subset(&has));
+        instances.iter().copied().filter(has).collect()
     }
+}
+
+/// The name that a pipeline gives a stage, without the values that tell its instances apart.
+pub fn base(name: &str) -> &str {
+    name.split('[').next().unwrap_or(name)
+}
+
+/// The values in an instance's name: `lr=1e-4` and `seed=2` of `train[lr=1e-4,seed=2]`; `None` where it has none.
+fn values(name: &str) -> Option<BTreeSet<&str>> {
+    let inner = name.split_once('[')?.1.strip_suffix(']')?;
+    Some(pairs(inner).into_iter().map(str::trim).collect())
+}
+
+/// The parts of `lr=1e-4,seed=2`; commas in quotes part nothing.
+pub fn pairs(text: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let separates = |c: char| {
+        quoted ^= c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+        c == ',' && !quoted
+    };
+    if text.is_empty() { Vec::new() } else { text.split(separates).collect() }
 }
 
 /// Orders stages by what they read (`inputs[i]` are the stages that stage i reads), those that could run side by side in the
@@ -169,10 +207,23 @@ mod tests {
     #[test]
     fn order_puts_inputs_first_and_a_long_chain_is_no_problem() {
         assert_eq!(order(&[vec![1, 2], vec![2], vec![]]).unwrap(), [2, 1, 0]);
+        // Of those that are free the file's order decides; a stage may be read twice by one reader.
+        assert_eq!(order(&[vec![], vec![3, 3], vec![], vec![0], vec![]]).unwrap(), [0, 2, 3, 1, 4]);
         assert_eq!(order(&[vec![], vec![4], vec![0, 0], vec![], vec![]]).unwrap(), [0, 2, 3, 4, 1]);
         let chain: Vec<Vec<usize>> =
             (0..20_000).map(|index| if index == 0 { vec![] } else { vec![index - 1] }).collect();
         assert_eq!(order(&chain).unwrap(), (0..20_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn names_mean_one_instance_or_all_that_have_the_values() {
+        let pairs_of = |text| pairs(text).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(pairs_of("lr=1e-4,seed=2"), ["lr=1e-4", "seed=2"]);
+        assert_eq!(pairs_of(r#"a="x,\"y",b=1"#), [r#"a="x,\"y""#, "b=1"]);
+        assert!(pairs_of("").is_empty());
+        assert_eq!((base("train[lr=1]"), base("train")), ("train", "train"));
+        assert_eq!(values("train[lr=1, seed=2]").unwrap().into_iter().collect::<Vec<_>>(), ["lr=1", "seed=2"]);
+        assert_eq!(values("train"), None);
     }
 
     #[test]

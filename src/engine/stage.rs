@@ -53,6 +53,11 @@ pub trait Stage: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
         Vec::new()
     }
 
+    /// What is wrong with the parameters given the names under which inputs are connected.
+    fn check_inputs(&self, _connected: &[&str]) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// What the result depends on beyond parameters and inputs, such as the content of a file that a parameter names: it
     /// becomes part of the fingerprint. Called before every plan, so it must be quick.
     fn also_depends_on(&self, _project: &Path) -> anyhow::Result<Vec<(String, String)>> {
@@ -82,6 +87,8 @@ pub trait AnyStage: Send + Sync {
     fn outputs(&self) -> Vec<PortSpec>;
     /// See [`Stage::check`].
     fn check(&self) -> Vec<Problem>;
+    /// See [`Stage::check_inputs`].
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem>;
     /// See [`Stage::also_depends_on`].
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>>;
     /// See [`Stage::pool`].
@@ -115,6 +122,10 @@ impl<S: Stage> AnyStage for S {
 
     fn check(&self) -> Vec<Problem> {
         Stage::check(self)
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        Stage::check_inputs(self, connected)
     }
 
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {

@@ -3,7 +3,8 @@
 mod results;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::is_plain;
+use crate::engine::graph::base;
 use crate::engine::port::{Arity, Holds, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage, Stopped};
 use crate::{child, fs};
@@ -22,6 +24,9 @@ pub use words::Words;
 /// What programs are found in where the caller has no `PATH`.
 const USUAL_PATH: &str = "/usr/bin:/bin";
 
+/// Linux starts no program with a variable of 128 KiB or more.
+const LONGEST_VARIABLE: usize = 120_000;
+
 /// How many lines of a failed command's last words an error shows.
 const LAST_WORDS: usize = 20;
 
@@ -30,6 +35,11 @@ const LAST_WORDS: usize = 20;
 /// The inputs may be of any kind and bear any names. The program finds them, and the places for its outputs, in two ways: as
 /// placeholders in `command` (`{in.NAME}`, `{out.NAME}`, and `{project}` for the project's folder) and as the environment
 /// variables `THRESH_INPUT_NAME` and `THRESH_OUTPUT_NAME`. It must not change its inputs.
+///
+/// An input that collects the instances of a matrix stands for all of their paths, in the order of the instances' names: in a
+/// list of words `{in.NAME}` alone becomes as many words, in a text for the shell the paths are parted by spaces, in the
+/// variable by line ends. `{in.NAME[seed=2]}` is one of them. Linux takes no text longer than 128 KiB, some 800 paths: a variable
+/// that would be longer is not set, and more paths than that want a list of words.
 ///
 /// It runs in an empty folder of its own and with an empty environment but for `PATH`, `HOME`, `LANG` and what `env` names,
 /// so that its results do not depend on who calls. Results are kept as long as `command`, `outputs`, `env`, the inputs and the
@@ -122,6 +132,18 @@ impl Stage for CommandRun {
         problems
     }
 
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        let names: BTreeSet<&str> = connected.iter().flat_map(|name| [*name, base(name)]).collect();
+        let known = || match names.is_empty() {
+            true => "nothing is connected".to_owned(),
+            false => {
+                format!("connected are {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+            }
+        };
+        let unknown = self.command.inputs().into_iter().filter(|name| !names.contains(name.as_str()));
+        unknown.map(|name| Problem::new("command", format!("names `{{in.{name}}}`, but {}", known()))).collect()
+    }
+
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let mut parts = Vec::new();
         for file in &self.files {
@@ -193,12 +215,18 @@ impl CommandRun {
     /// The command with its environment and working folder, every placeholder replaced.
     fn prepare(&self, context: &Context, work: &Path) -> anyhow::Result<Command> {
         let project = absolute(&context.project)?;
-        let mut inputs = BTreeMap::new();
+        let mut inputs: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         for input in &context.inputs {
-            inputs.insert(input.name.clone(), absolute(&input.path)?);
+            let path = absolute(&input.path)?;
+            // What is collected from a matrix also goes by the name that the pipeline gives to all of it.
+            let all = base(&input.name);
+            if all != input.name {
+                inputs.entry(all.to_owned()).or_default().push(path.clone());
+            }
+            inputs.entry(input.name.clone()).or_default().push(path);
         }
-        let outputs: BTreeMap<String, PathBuf> =
-            self.outputs.iter().map(|(name, output)| (name.clone(), work.join(&output.path))).collect();
+        let outputs: BTreeMap<String, Vec<PathBuf>> =
+            self.outputs.iter().map(|(name, output)| (name.clone(), vec![work.join(&output.path)])).collect();
         let mut command =
             self.command.command(&words::Places { project: &project, inputs: &inputs, outputs: &outputs })?;
         command.current_dir(work).env_clear();
@@ -212,10 +240,15 @@ impl CommandRun {
         command.envs(&self.env);
         for (prefix, paths) in [("THRESH_INPUT_", &inputs), ("THRESH_OUTPUT_", &outputs)] {
             let mut taken = BTreeMap::new();
-            for (name, path) in paths {
+            // An instance alone has no variable: its name would hardly be one.
+            for (name, paths) in paths.iter().filter(|(name, _)| base(name) == *name) {
                 let other = taken.insert(variable(name), name);
                 ensure!(other.is_none(), "`{}` and `{name}` share `{prefix}{}`", other.unwrap_or(name), variable(name));
-                command.env(format!("{prefix}{}", variable(name)), path);
+                let lines: Vec<&OsStr> = paths.iter().map(|path| path.as_os_str()).collect();
+                let lines = lines.join(OsStr::new("\n"));
+                if lines.len() <= LONGEST_VARIABLE {
+                    command.env(format!("{prefix}{}", variable(name)), lines);
+                }
             }
         }
         Ok(command)

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::eval_toolwoz::{check, confidence, samples};
+use crate::engine::graph::pairs;
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::eval::score::Resampling;
@@ -69,6 +70,25 @@ comparison:
             problems.push(Problem::new("seed", format!("must be at most {} where `test` is `reference`", u32::MAX)));
         }
         problems
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        if connected.is_empty() || connected.contains(&self.baseline.as_str()) {
+            return Vec::new();
+        }
+        let mut known = connected.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        if connected.len() > 8 {
+            known.push_str(", ...");
+        }
+        let mut message = format!("is `{}`, which is no arm; the arms are {known}", self.baseline);
+        // A matrix has made several arms of the one that is named.
+        let values =
+            |name: &&str| name.strip_prefix(&self.baseline)?.strip_prefix('[')?.strip_suffix(']').map(str::to_owned);
+        if let Some(values) = connected.iter().find_map(values) {
+            let axes: Vec<&str> = pairs(&values).into_iter().filter_map(|pair| pair.split('=').next()).collect();
+            message.push_str(&format!("; `each: [{}]` beside `with` compares within each", axes.join(", ")));
+        }
+        vec![Problem::new("baseline", message)]
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ mod deserialize;
 pub use deserialize::{PlaceError, parse};
 
 /// A stretch of a source file, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The file's number among the sources that were read.
     pub file: usize,

@@ -3,22 +3,32 @@
 use std::path::Path;
 use std::process::Command;
 
+/// The first line of a file may say with what arguments it is checked.
+const ARGUMENTS: &str = "# thresh check FILE ";
+
 #[test]
 fn every_broken_pipeline_gives_its_whole_message() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
     let bless = std::env::var_os("THRESH_BLESS").is_some();
-    let mut names: Vec<String> = std::fs::read_dir(&folder)
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
-        .filter(|name| !name.starts_with('_'))
-        .collect();
-    names.sort();
-    assert!(names.len() >= 15, "the broken pipelines are gone: {names:?}");
+    let names = |suffix: &str| {
+        let mut names: Vec<String> = std::fs::read_dir(&folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(suffix).map(str::to_owned))
+            .filter(|name| !name.starts_with('_'))
+            .collect();
+        names.sort();
+        names
+    };
+    let broken = names(".yaml");
+    assert!(broken.len() >= 75, "broken pipelines are gone: {broken:?}");
     let mut wrong = Vec::new();
-    for name in names {
+    for name in &broken {
         let file = format!("{name}.yaml");
+        let text = std::fs::read_to_string(folder.join(&file)).unwrap_or_default();
+        let arguments = text.lines().next().and_then(|line| line.strip_prefix(ARGUMENTS)).unwrap_or_default();
         let output = Command::new(env!("CARGO_BIN_EXE_thresh"))
             .args(["check", &file])
+            .args(arguments.split_whitespace())
             .current_dir(&folder)
             .env("NO_COLOR", "1")
             .output()
@@ -35,4 +45,5 @@ fn every_broken_pipeline_gives_its_whole_message() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(broken, names(".stderr"), "messages without a pipeline");
 }

@@ -5,6 +5,8 @@ mod bad;
 mod engine;
 mod kinds;
 mod layers;
+mod matrix;
+mod mutations;
 mod orphans;
 mod pipelines;
 mod project;

@@ -39,6 +39,22 @@ fn files_go_in_and_come_out() {
 }
 
 #[test]
+fn a_collected_input_is_all_of_its_paths() {
+    let bench = Bench::new();
+    let (one, two) = (bench.write("a b", "1"), bench.write("c", "2"));
+    let inputs = [("x[n=1]", one.as_path()), ("x[n=2]", two.as_path())];
+    let read = |command: serde_json::Value| {
+        bench.run(&stage(json!({"command": command, "outputs": {"o": {"path": "o"}}})), &inputs).unwrap();
+        std::fs::read_to_string(bench.out("o/o")).unwrap()
+    };
+    assert_eq!(read(json!("cat {in.x} > {out.o}; cat {in.x[n=2]} >> {out.o}")), "122");
+    let words = json!(["sh", "-c", "(echo $#; cat \"$@\") > \"$THRESH_OUTPUT_O\"", "sh", "{in.x}", "{in.x[n=1]}"]);
+    assert_eq!(read(words), "3\n121");
+    let lines = read(json!("printf %s \"$THRESH_INPUT_X\" > {out.o}"));
+    assert_eq!(lines, format!("{}\n{}", one.display(), two.display()));
+}
+
+#[test]
 fn words_are_not_split_or_expanded() {
     let bench = Bench::new();
     let words =

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::stage::Problem;
 
-/// `{in.NAME}`, `{out.NAME}`, `{project}`; with a `$` before it is the shell's own and stays.
-static PLACEHOLDER: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(\$?)\{(?:(in|out)\.([A-Za-z0-9_-]+)|project)\}").expect("the expression is one"));
+/// `{in.NAME}`, `{in.NAME[axis=value]}`, `{out.NAME}`, `{project}`; with a `$` before it is the shell's own and stays.
+static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(\$?)\{(?:(in|out)\.([A-Za-z0-9_-]+(?:\[[^{}]*\])?)|project)\}").expect("the expression is one")
+});
 
 /// A program with its arguments, or a text for the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -31,8 +32,8 @@ pub enum Words {
 /// The paths that placeholders stand for.
 pub(super) struct Places<'a> {
     pub(super) project: &'a Path,
-    pub(super) inputs: &'a BTreeMap<String, PathBuf>,
-    pub(super) outputs: &'a BTreeMap<String, PathBuf>,
+    pub(super) inputs: &'a BTreeMap<String, Vec<PathBuf>>,
+    pub(super) outputs: &'a BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Words {
@@ -55,12 +56,21 @@ impl Words {
         problems
     }
 
+    /// The inputs that it names.
+    pub(super) fn inputs(&self) -> BTreeSet<String> {
+        self.names("in")
+    }
+
     /// The outputs that it names.
     pub(super) fn outputs(&self) -> BTreeSet<String> {
+        self.names("out")
+    }
+
+    fn names(&self, wanted: &str) -> BTreeSet<String> {
         let found = self.all().iter().flat_map(|word| PLACEHOLDER.captures_iter(word));
-        let outputs =
-            found.filter(|found| found[1].is_empty() && found.get(2).is_some_and(|kind| kind.as_str() == "out"));
-        outputs.map(|found| found[3].to_owned()).collect()
+        let named =
+            found.filter(|found| found[1].is_empty() && found.get(2).is_some_and(|kind| kind.as_str() == wanted));
+        named.map(|found| found[3].to_owned()).collect()
     }
 
     /// The command with every placeholder replaced.
@@ -72,8 +82,8 @@ impl Words {
                 Ok(command)
             }
             Self::List(words) => {
-                let words = words.iter().map(|word| replace(word, places, str::to_owned));
-                let mut words = words.collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+                let words = words.iter().map(|word| several(word, places));
+                let mut words = words.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten();
                 let mut command = Command::new(words.next().context("the command is empty")?);
                 command.args(words);
                 Ok(command)
@@ -82,16 +92,31 @@ impl Words {
     }
 }
 
+/// A word of a list: one that is a placeholder and nothing else becomes one for each of its paths.
+fn several(word: &str, places: &Places) -> anyhow::Result<Vec<String>> {
+    match PLACEHOLDER.captures(word) {
+        Some(found) if found[0].len() == word.len() && found[1].is_empty() => texts(&found, places),
+        _ => Ok(vec![replace(word, places, str::to_owned)?]),
+    }
+}
+
+/// The paths that a placeholder stands for.
+fn texts(found: &Captures, places: &Places) -> anyhow::Result<Vec<String>> {
+    let text = |path: &&Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| anyhow!("the path `{}` is not UTF-8", path.display()))
+    };
+    place(found, places)?.iter().map(text).collect()
+}
+
 fn replace(text: &str, places: &Places, written: fn(&str) -> String) -> anyhow::Result<String> {
     let mut wrong = None;
     let replaced = PLACEHOLDER.replace_all(text, |found: &Captures| {
         if !found[1].is_empty() {
             return found[0].to_owned();
         }
-        let place = place(found, places).and_then(|path| {
-            path.to_str().map(written).ok_or_else(|| anyhow!("the path `{}` is not UTF-8", path.display()))
-        });
-        place.unwrap_or_else(|error| {
+        let paths = texts(found, places);
+        let paths = paths.map(|paths| paths.iter().map(|path| written(path)).collect::<Vec<_>>().join(" "));
+        paths.unwrap_or_else(|error| {
             wrong.get_or_insert(error);
             String::new()
         })
@@ -102,8 +127,8 @@ fn replace(text: &str, places: &Places, written: fn(&str) -> String) -> anyhow::
     }
 }
 
-fn place<'a>(found: &Captures, places: &Places<'a>) -> anyhow::Result<&'a Path> {
-    let Some(kind) = found.get(2) else { return Ok(places.project) };
+fn place<'a>(found: &Captures, places: &Places<'a>) -> anyhow::Result<Vec<&'a Path>> {
+    let Some(kind) = found.get(2) else { return Ok(vec![places.project]) };
     let (paths, what) = match kind.as_str() {
         "in" => (places.inputs, "input"),
         _ => (places.outputs, "output"),
@@ -113,8 +138,8 @@ fn place<'a>(found: &Captures, places: &Places<'a>) -> anyhow::Result<&'a Path> 
         true => format!("there is no {what}"),
         false => paths.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
     };
-    let path = paths.get(name).with_context(|| format!("`{}` names no {what}; known: {}", &found[0], known()))?;
-    Ok(path.as_path())
+    let paths = paths.get(name).with_context(|| format!("`{}` names no {what}; known: {}", &found[0], known()))?;
+    Ok(paths.iter().map(PathBuf::as_path).collect())
 }
 
 /// A path as one word of the shell.
