@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -14,9 +15,27 @@ const SHOWN: usize = 50;
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: Vec<(PathBuf, String)>,
+    /// Whether files are read without places: then spans are empty, and who asks for their text is noted.
+    without_places: bool,
+    asked: OnceLock<()>,
 }
 
 impl Sources {
+    /// The files of a reading without places, which serves where nothing is wrong and nobody asks for a text.
+    pub fn without_places() -> Self {
+        Self { without_places: true, ..Self::default() }
+    }
+
+    /// Whether files are read without places.
+    pub fn lack_places(&self) -> bool {
+        self.without_places
+    }
+
+    /// Whether the text of a span was asked for that a reading without places does not have.
+    pub fn were_asked(&self) -> bool {
+        self.without_places && self.asked.get().is_some()
+    }
+
     /// Adds a file; its number stands in spans.
     pub fn add(&mut self, path: &Path, text: String) -> usize {
         self.files.push((path.to_owned(), text));
@@ -30,6 +49,12 @@ impl Sources {
 
     /// The text of a span; empty where the span is none of the text's.
     pub fn slice(&self, span: Span) -> &str {
+        let _ = self.asked.set(());
+        self.slice_for_place(span)
+    }
+
+    /// Like [`slice`](Self::slice), where the text only makes a place more exact.
+    pub fn slice_for_place(&self, span: Span) -> &str {
         self.text(span.file).get(span.start..span.end).unwrap_or_default()
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::connect::connect;
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Sources};
 use super::params::{Params, mentions};
 use super::read::{Open, Reader};
 use super::stage::{self, Template};
@@ -37,7 +37,17 @@ pub fn load(path: &Path, sets: &[String]) -> Result<Pipeline, Diagnostics> {
 /// # Errors
 /// All mistakes that can be seen without running anything.
 pub fn load_through(path: &Path, sets: &[String], open: Open) -> Result<Pipeline, Diagnostics> {
-    let mut reader = Reader::new(open);
+    // Places cost half of the reading, and nobody asks for one where nothing is wrong and no matrix names its instances.
+    if sets.is_empty()
+        && let Ok(pipeline) = load_with(Sources::without_places(), path, sets, open)
+    {
+        return Ok(pipeline);
+    }
+    load_with(Sources::default(), path, sets, open)
+}
+
+fn load_with(sources: Sources, path: &Path, sets: &[String], open: Open) -> Result<Pipeline, Diagnostics> {
+    let mut reader = Reader::new(open, sources);
     let pipeline = reader.read(path).and_then(|mut root| {
         let files = reader.sources.paths().map(Path::to_owned).collect();
         let sweeps = sweep::apply(&mut reader, &mut root, sets);
@@ -45,7 +55,7 @@ pub fn load_through(path: &Path, sets: &[String], open: Open) -> Result<Pipeline
         Some(Pipeline { path: path.to_owned(), files, description, graph })
     });
     match pipeline {
-        Some(pipeline) if reader.problems.is_empty() => Ok(pipeline),
+        Some(pipeline) if reader.problems.is_empty() && !reader.sources.were_asked() => Ok(pipeline),
         _ => Err(Diagnostics::new(reader.sources, reader.problems)),
     }
 }

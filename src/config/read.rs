@@ -27,8 +27,8 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader that has read nothing.
-    pub fn new(open: Open<'a>) -> Self {
-        Self { open, sources: Sources::default(), problems: Vec::new() }
+    pub fn new(open: Open<'a>, sources: Sources) -> Self {
+        Self { open, sources, problems: Vec::new() }
     }
 
     /// Reads a file and those below it; `None` where there is nothing to go on with.
@@ -72,7 +72,13 @@ impl<'a> Reader<'a> {
             }
         };
         let file = self.sources.add(path, text);
-        let root = match yaml::read(file, self.sources.text(file)) {
+        let text = self.sources.text(file);
+        let read = if self.sources.lack_places() {
+            yaml::read_without_places(file, text).ok_or_else(Vec::new)
+        } else {
+            yaml::read(file, text)
+        };
+        let root = match read {
             Ok(root) => root,
             Err(problems) => {
                 self.problems.extend(problems);

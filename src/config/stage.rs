@@ -226,7 +226,7 @@ fn connection(input: &Key, value: &Node, sources: &Sources) -> Result<Connection
         }
     };
     // The text begins at the place of the value, behind a quote where it is quoted.
-    let begin = match sources.slice(value.span) {
+    let begin = match sources.slice_for_place(value.span) {
         written if written == text => Some(value.span.start),
         written if written.len() == text.len() + 2 && &written[1..=text.len()] == text => Some(value.span.start + 1),
         _ => None,
