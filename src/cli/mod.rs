@@ -172,10 +172,10 @@ fn open(args: &PipelineArgs) -> Result<Opened, Failure> {
 /// Where an artifact lies, its bytes found to be those that were written. A damaged result is discarded, so that the next
 /// run computes it again.
 fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathBuf, Failure> {
-    match store.damage(fingerprint, artifact) {
+    match store.damage(fingerprint, artifact)? {
         None => Ok(store.path(fingerprint, artifact)),
         Some(what) => {
-            store.discard(fingerprint)?;
+            store.discard_unless_locked(fingerprint)?;
             Err(Failure::Failed(anyhow::anyhow!("{what}; the result is discarded, `thresh run` computes it again")))
         }
     }

@@ -37,7 +37,9 @@ impl SelectionArgs {
             return Ok(Selected { wanted: vec![true; count], allowed: vec![true; count] });
         }
         let mut ends = stage_indices(pipeline, &self.upto)?;
-        ends.extend(reached(stage_indices(pipeline, &self.downstream)?, count, |index| graph.readers(index).to_vec()));
+        ends.extend(reached(stage_indices(pipeline, &self.downstream)?, count, |index| {
+            graph.readers(index).iter().map(|(reader, _)| *reader).collect()
+        }));
         let only = stage_indices(pipeline, &self.only)?;
         let mut allowed = vec![only.is_empty(); count];
         only.iter().for_each(|&index| allowed[index] = true);
@@ -49,7 +51,7 @@ impl SelectionArgs {
 }
 
 fn needs(graph: &Graph, index: usize) -> Vec<usize> {
-    graph.nodes[index].inputs.iter().map(|edge| edge.from).collect()
+    graph.reads(index).iter().map(|edge| edge.from).collect()
 }
 
 /// The stages and all that can be reached from them.

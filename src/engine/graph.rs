@@ -60,7 +60,7 @@ pub struct Graph {
     /// The stages, in the file's order.
     pub nodes: Vec<Node>,
     order: Vec<usize>,
-    readers: Vec<Vec<usize>>,
+    readers: Vec<Vec<(usize, usize)>>,
     names: HashMap<String, usize>,
     instances: HashMap<String, Vec<usize>>,
 }
@@ -71,11 +71,12 @@ impl Graph {
         let inputs: Vec<Vec<usize>> =
             nodes.iter().map(|node| node.inputs.iter().map(|edge| edge.from).collect()).collect();
         let order = order(&inputs)?;
-        let mut readers = vec![Vec::new(); nodes.len()];
-        for (index, from) in inputs.iter().enumerate() {
-            for &from in from {
-                if readers[from].last() != Some(&index) {
-                    readers[from].push(index);
+        let mut readers: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes.len()];
+        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| !node.policy.frozen) {
+            for edge in &node.inputs {
+                match readers[edge.from].last_mut() {
+                    Some((reader, connections)) if *reader == index => *connections += 1,
+                    _ => readers[edge.from].push((index, 1)),
                 }
             }
         }
@@ -92,9 +93,15 @@ impl Graph {
         &self.order
     }
 
-    /// The stages that read a stage's outputs.
-    pub fn readers(&self, index: usize) -> &[usize] {
+    /// The stages that read a stage's outputs, and through how many connections each. Frozen stages read nothing.
+    pub fn readers(&self, index: usize) -> &[(usize, usize)] {
         &self.readers[index]
+    }
+
+    /// What a stage reads: nothing where it is frozen, as its newest result counts whatever has changed.
+    pub fn reads(&self, index: usize) -> &[Edge] {
+        let node = &self.nodes[index];
+        if node.policy.frozen { &[] } else { &node.inputs }
     }
 
     /// The index of a stage, or of one instance of a stage with a matrix: `train[lr=1e-4,seed=2]`.

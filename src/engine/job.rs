@@ -39,7 +39,7 @@ pub(super) enum Ended {
     /// It has its result; `computed` unless another process had computed it meanwhile.
     Result { manifest: Box<Manifest>, computed: bool },
     /// What it reads is damaged: the stage that made it has to run again.
-    Damaged { upstream: usize, what: String },
+    Damaged { upstream: usize, result: Arc<Manifest>, what: String },
     /// It failed.
     Failed(String),
     /// It was told to stop.
@@ -77,7 +77,11 @@ impl Watch {
     fn begin(&self, timeout: Option<Duration>) -> Arc<AtomicBool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let run_stops = state.run_stops;
-        *state = Watched { deadline: timeout.map(|timeout| Instant::now() + timeout), run_stops, ..Watched::default() };
+        *state = Watched {
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            run_stops,
+            ..Watched::default()
+        };
         state.stop.store(run_stops, Ordering::Relaxed);
         state.stop.clone()
     }
@@ -122,10 +126,12 @@ impl Job {
     /// Runs to the end and says how it came.
     pub(super) fn run(self, lock: Lock) {
         let began = Instant::now();
-        let ended = match self.try_run(lock) {
-            Ok(ended) => ended,
-            Err(error) if error.is::<Stopped>() => Ended::Stopped,
-            Err(error) => Ended::Failed(in_full(&error)),
+        // Whatever happens here, the runner waits to hear of it.
+        let ended = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.try_run(lock))) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) if error.is::<Stopped>() => Ended::Stopped,
+            Ok(Err(error)) => Ended::Failed(in_full(&error)),
+            Err(panic) => Ended::Failed(format!("the stage panicked: {}", panic_text(panic.as_ref()))),
         };
         self.send(Message::Ended(self.index, ended, began.elapsed().as_secs_f64()));
     }
@@ -137,9 +143,8 @@ impl Job {
 
     fn try_run(&self, lock: Lock) -> anyhow::Result<Ended> {
         for (_, upstream, result, port) in &self.inputs {
-            if let Some(what) = self.store.damage(&result.fingerprint, &result.outputs[port]) {
-                self.store.discard(&result.fingerprint)?;
-                return Ok(Ended::Damaged { upstream: *upstream, what });
+            if let Some(what) = self.store.damage(&result.fingerprint, &result.outputs[port])? {
+                return Ok(Ended::Damaged { upstream: *upstream, result: result.clone(), what });
             }
         }
         // Another process may have computed it before it gave the lock back.
@@ -157,6 +162,7 @@ impl Job {
             let outcome = self.attempt(&workspace, &context);
             let programs = *context.took.lock().unwrap_or_else(PoisonError::into_inner);
             let (usage, shared) = meter.read(programs);
+            drop(meter);
             let mut attempt = Attempt {
                 seconds: began.elapsed().as_secs_f64(),
                 cpu_seconds: usage.cpu_seconds,
@@ -226,7 +232,8 @@ impl Job {
             logs: Logs { folder: self.logs.clone(), stage: self.name.clone(), attempt: number as usize },
             fields: self.fields.clone(),
             rows: self.store.rows(),
-            anew: self.force,
+            // What an attempt that failed has journalled need not be computed a third time.
+            anew: self.force && number == 1,
             ..Context::below(&workspace.out, Vec::new(), self.profile.clone())
         }
     }

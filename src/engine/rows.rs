@@ -162,7 +162,7 @@ impl Tally {
     pub fn record(&self, context: &Context) {
         context.figure("rows", self.rows as f64);
         context.figure("rows.computed", self.computed as f64);
-        context.figure("rows.journalled", (self.rows - self.computed) as f64);
+        context.figure("rows.journalled", self.rows.saturating_sub(self.computed) as f64);
         context.figure("rows.broken", self.broken as f64);
         context.broken.store(self.broken, std::sync::atomic::Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! Runs a graph: looks every result up, computes what is missing, several stages side by side.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,8 +77,8 @@ pub async fn run(
         pools,
         pool,
         looked_up: HashMap::new(),
-        blocked: BTreeMap::new(),
         told: BTreeSet::new(),
+        computed: BTreeSet::new(),
         results: vec![None; graph.nodes.len()],
         frozen: frozen(graph, store, options)?,
         watches: HashMap::new(),
@@ -96,12 +96,13 @@ pub async fn run(
         crowd: Arc::default(),
         failed: false,
         saved: None,
+        unsaved: false,
         unrecorded: false,
         report: &mut report,
     };
     let stages = options.wanted.iter().filter(|&&wanted| wanted).count();
     (running.report)(&Event::RunStarted { run: run.clone(), stages });
-    running.drive(receiver).await?;
+    running.drive(receiver).await;
     running.record.seconds = Some(began.elapsed().as_secs_f64());
     running.save();
     let (record, results) = (running.record, running.results);
@@ -134,7 +135,7 @@ pub enum RunError {
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A stage wants a pool that the profile does not have.
+    /// A stage wants a pool in which the profile has no slots.
     #[error(
         "stage `{stage}` wants the pool `{pool}`, which the profile does not have; write `pools.{pool} = 1` into thresh.toml"
     )]
@@ -154,7 +155,11 @@ struct Pool {
 /// The pools of a graph, and each stage's.
 fn pools(graph: &Graph, options: &Options) -> Result<(Vec<Pool>, Vec<usize>), RunError> {
     let (mut pools, mut number, mut of) = (Vec::new(), HashMap::new(), Vec::new());
-    for node in &graph.nodes {
+    for (node, wanted) in graph.nodes.iter().zip(&options.wanted) {
+        if !wanted {
+            of.push(0);
+            continue;
+        }
         let profile = options.profile.as_ref();
         let name = node.policy.pool.as_deref().unwrap_or_else(|| node.stage.pool(profile));
         let index = match number.get(name) {
@@ -162,7 +167,7 @@ fn pools(graph: &Graph, options: &Options) -> Result<(Vec<Pool>, Vec<usize>), Ru
             None => {
                 let slots = profile.slots(name);
                 let no_pool = || RunError::NoPool { stage: node.name.clone(), pool: name.to_owned() };
-                pools.push(Pool { slots: slots.ok_or_else(no_pool)?.max(1), busy: 0 });
+                pools.push(Pool { slots: slots.filter(|&slots| slots > 0).ok_or_else(no_pool)?, busy: 0 });
                 number.insert(name, pools.len() - 1);
                 pools.len() - 1
             }
@@ -172,23 +177,30 @@ fn pools(graph: &Graph, options: &Options) -> Result<(Vec<Pool>, Vec<usize>), Ru
     Ok((pools, of))
 }
 
-/// The newest results of frozen stages.
-fn frozen(graph: &Graph, store: &Store, options: &Options) -> Result<HashMap<usize, Manifest>, StoreError> {
+/// The newest results of frozen stages, or what is wrong with them.
+fn frozen(
+    graph: &Graph,
+    store: &Store,
+    options: &Options,
+) -> Result<HashMap<usize, Result<Manifest, String>>, StoreError> {
     let nodes = || graph.nodes.iter().enumerate().filter(|(index, node)| node.policy.frozen && options.wanted[*index]);
     if nodes().next().is_none() {
         return Ok(HashMap::new());
     }
     let records = history::read(store)?;
     let newest = Newest::of(&records, &graph.name);
-    let mut found = HashMap::new();
+    let mut results = HashMap::new();
     for (index, node) in nodes() {
-        if let Some((_, fingerprint)) = newest.get(&node.name)
-            && let Found::Whole(manifest) = store.find(fingerprint)?
-        {
-            found.insert(index, *manifest);
+        let Some((_, fingerprint)) = newest.get(&node.name) else { continue };
+        match store.find(fingerprint)? {
+            Found::Whole(manifest) => _ = results.insert(index, Ok(*manifest)),
+            Found::Damaged(what) => {
+                _ = results.insert(index, Err(format!("it is frozen, and its result is damaged: {what}")))
+            }
+            Found::Absent => {}
         }
     }
-    Ok(found)
+    Ok(results)
 }
 
 struct Run<'a, R: FnMut(&Event)> {
@@ -201,12 +213,13 @@ struct Run<'a, R: FnMut(&Event)> {
     pool: Vec<usize>,
     /// What stages depend on that wait for a slot.
     looked_up: HashMap<usize, (Fields, String)>,
-    /// Stages whose results another process, or another stage of this run, computes.
-    blocked: BTreeMap<usize, (Fields, String)>,
-    /// Stages of which it was said that they wait for another process.
-    told: BTreeSet<usize>,
+    /// What was said of which stage, to say it once.
+    told: BTreeSet<(usize, &'static str)>,
+    /// The fingerprints of what this run has computed.
+    computed: BTreeSet<String>,
     results: Vec<Option<Arc<Manifest>>>,
-    frozen: HashMap<usize, Manifest>,
+    /// The newest results of frozen stages, or what is wrong with them.
+    frozen: HashMap<usize, Result<Manifest, String>>,
     watches: HashMap<usize, Arc<Watch>>,
     logs: HashMap<usize, StageLog>,
     record: RunRecord,
@@ -214,23 +227,24 @@ struct Run<'a, R: FnMut(&Event)> {
     crowd: Arc<Crowd>,
     failed: bool,
     saved: Option<Instant>,
+    unsaved: bool,
     unrecorded: bool,
     report: &'a mut R,
 }
 
 impl<R: FnMut(&Event)> Run<'_, R> {
-    async fn drive(&mut self, mut receiver: UnboundedReceiver<Message>) -> Result<(), StoreError> {
+    async fn drive(&mut self, mut receiver: UnboundedReceiver<Message>) {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.advance()?;
-            if self.watches.is_empty() && (self.blocked.is_empty() || self.ending()) {
-                return Ok(());
+            self.advance();
+            if self.watches.is_empty() && (!self.states.any_blocked() || self.ending()) {
+                return;
             }
             tokio::select! {
                 // The runner holds a sender itself, so the channel never closes under it.
                 Some(message) = receiver.recv() => self.hear(message),
-                _ = clock.tick() => self.look()?,
+                _ = clock.tick() => self.look(),
             }
         }
     }
@@ -241,17 +255,16 @@ impl<R: FnMut(&Event)> Run<'_, R> {
     }
 
     /// Looks up and starts whatever can be.
-    fn advance(&mut self) -> Result<(), StoreError> {
+    fn advance(&mut self) {
         while !self.ending() {
             if let Some(index) = self.states.next_ready() {
-                self.look_up(index)?;
+                self.look_up(index);
                 continue;
             }
             let free = (0..self.pools.len()).filter(|&pool| self.pools[pool].busy < self.pools[pool].slots);
-            let Some(index) = free.into_iter().find_map(|pool| self.states.next_due(pool)) else { return Ok(()) };
+            let Some(index) = free.into_iter().find_map(|pool| self.states.next_due(pool)) else { return };
             self.start(index);
         }
-        Ok(())
     }
 
     fn hear(&mut self, message: Message) {
@@ -262,28 +275,27 @@ impl<R: FnMut(&Event)> Run<'_, R> {
                 self.pools[self.pool[index]].busy -= 1;
                 self.watches.remove(&index);
                 self.ended(index, ended, seconds);
-                if self.saved.is_none_or(|saved| saved.elapsed() > SAVE_PAUSE) {
-                    self.save();
-                }
+                self.unsaved = true;
             }
         }
     }
 
     /// Passes the wish to stop on, ends attempts whose time is over, and looks whether blocked stages can go on.
-    fn look(&mut self) -> Result<(), StoreError> {
+    fn look(&mut self) {
         let stops = self.options.stop.load(Ordering::Relaxed);
         self.watches.values().for_each(|watch| watch.look(stops));
         if !self.ending() {
-            for (index, (fields, id)) in std::mem::take(&mut self.blocked) {
-                self.decide(index, fields, id)?;
-            }
+            self.states.unblock();
         }
-        Ok(())
+        if self.unsaved && self.saved.is_none_or(|saved| saved.elapsed() > SAVE_PAUSE) {
+            self.save();
+        }
     }
 
     /// Writes the record down. A run whose record cannot be written (a full disk, a store that is read-only) goes on.
     fn save(&mut self) {
         self.saved = Some(Instant::now());
+        self.unsaved = false;
         if let Err(error) = history::write(self.store, &self.record)
             && !std::mem::replace(&mut self.unrecorded, true)
         {
@@ -292,48 +304,47 @@ impl<R: FnMut(&Event)> Run<'_, R> {
     }
 
     /// Looks a stage's result up; where it is missing, the stage waits for a slot.
-    fn look_up(&mut self, index: usize) -> Result<(), StoreError> {
+    fn look_up(&mut self, index: usize) {
         if self.graph.nodes[index].policy.frozen {
-            match self.frozen.remove(&index) {
-                Some(manifest) => self.finish(index, manifest, Outcome::Frozen, 0.0),
+            return match self.frozen.remove(&index) {
+                Some(Ok(manifest)) => self.finish(index, manifest, Outcome::Frozen, 0.0),
+                Some(Err(why)) => self.fail(index, why, 0.0),
                 None => self.fail(index, "it is frozen and has no result yet".to_owned(), 0.0),
-            }
-            return Ok(());
+            };
         }
-        match fields_of(self.graph, index, &self.results, &self.options.project) {
-            Ok(fields) => {
-                let id = fingerprint(&fields);
-                self.decide(index, fields, id)
+        let fields = match fields_of(self.graph, index, &self.results, &self.options.project) {
+            Ok(fields) => fields,
+            Err(error) => return self.fail(index, in_full(&error), 0.0),
+        };
+        let id = fingerprint(&fields);
+        let found = match self.store.find(&id) {
+            Ok(found) => found,
+            Err(error) => return self.fail(index, error.to_string(), 0.0),
+        };
+        match found {
+            Found::Whole(manifest) if !self.wants_again(index, &manifest) => {
+                return self.finish(index, *manifest, Outcome::Fresh, 0.0);
             }
-            Err(error) => {
-                self.fail(index, in_full(&error), 0.0);
-                Ok(())
+            Found::Damaged(what) if self.told.insert((index, "damaged")) => {
+                (self.report)(&Event::Damaged { stage: index, what });
             }
+            _ => {}
+        }
+        if self.options.allowed[index] {
+            self.looked_up.insert(index, (fields, id));
+            self.states.wait_for_slot(index);
+        } else {
+            // No reason to stop looking: all that is missing is to be told.
+            let failed = self.failed;
+            self.fail(index, NOT_ALLOWED.to_owned(), 0.0);
+            self.failed = failed;
         }
     }
 
-    fn decide(&mut self, index: usize, fields: Fields, id: String) -> Result<(), StoreError> {
-        let again = |broken: u64| self.options.force.contains(&index) || (self.options.retry_broken && broken > 0);
-        match self.store.find(&id)? {
-            Found::Whole(manifest) if !again(manifest.broken) => {
-                self.finish(index, *manifest, Outcome::Fresh, 0.0);
-            }
-            found => {
-                if let Found::Damaged(what) = found {
-                    (self.report)(&Event::Damaged { stage: index, what });
-                }
-                if self.options.allowed[index] {
-                    self.looked_up.insert(index, (fields, id));
-                    self.states.wait_for_slot(index);
-                } else {
-                    // No reason to stop looking: all that is missing is to be told.
-                    let failed = self.failed;
-                    self.fail(index, NOT_ALLOWED.to_owned(), 0.0);
-                    self.failed = failed;
-                }
-            }
-        }
-        Ok(())
+    /// Whether a result that is there is to be computed again. Once is enough where several stages have the same.
+    fn wants_again(&self, index: usize, manifest: &Manifest) -> bool {
+        let asked = self.options.force.contains(&index) || (self.options.retry_broken && manifest.broken > 0);
+        asked && self.options.allowed[index] && !self.computed.contains(&manifest.fingerprint)
     }
 
     /// Has a thread compute a stage, unless another process does so already.
@@ -342,11 +353,10 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         let lock = match self.store.lock(&id) {
             Ok(Some(lock)) => lock,
             Ok(None) => {
-                if self.told.insert(index) {
+                if self.told.insert((index, "blocked")) {
                     (self.report)(&Event::Blocked { stage: index });
                 }
-                self.blocked.insert(index, (fields, id));
-                return;
+                return self.states.block(index);
             }
             Err(error) => return self.fail(index, error.to_string(), 0.0),
         };
@@ -356,6 +366,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         }
         let job = self.job(index, fields, id);
         self.watches.insert(index, job.watch.clone());
+        self.open_log(index);
         self.pools[self.pool[index]].busy += 1;
         (self.report)(&Event::StageStarted { stage: index });
         tokio::task::spawn_blocking(move || job.run(lock));
@@ -396,14 +407,17 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         history::logs(self.store, &self.record.run)
     }
 
-    fn log(&mut self, stage: usize) -> &mut StageLog {
+    /// The log of a stage's next attempt, whose clock starts now.
+    fn open_log(&mut self, stage: usize) {
         let attempt = self.record.stages[stage].attempts.len() + 1;
         let path = self.log_folder().join(history::log_name(&self.graph.nodes[stage].name, attempt, "log"));
-        self.logs.entry(stage).or_insert_with(|| StageLog::new(&path))
+        self.logs.insert(stage, StageLog::new(&path));
     }
 
     fn said(&mut self, stage: usize, notice: Notice) {
-        self.log(stage).notice(&notice);
+        if let Some(log) = self.logs.get_mut(&stage) {
+            log.notice(&notice);
+        }
         match &notice {
             Notice::Warning(text) => self.record.stages[stage].warnings.push(text.clone()),
             Notice::Figure { name, value } => {
@@ -415,8 +429,8 @@ impl<R: FnMut(&Event)> Run<'_, R> {
     }
 
     fn tried(&mut self, stage: usize, attempt: Attempt, again: Option<Duration>) {
-        if let Some(error) = &attempt.error {
-            self.log(stage).line(&format!("failed: {error}"));
+        if let (Some(error), Some(log)) = (&attempt.error, self.logs.get_mut(&stage)) {
+            log.line(&format!("failed: {error}"));
         }
         self.logs.remove(&stage);
         if let (Some(pause), Some(error)) = (again, attempt.error.clone()) {
@@ -424,6 +438,9 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             (self.report)(&Event::Retried { stage, attempt: number, error, pause: pause.as_secs_f64() });
         }
         self.record.stages[stage].attempts.push(attempt);
+        if again.is_some() {
+            self.open_log(stage);
+        }
     }
 
     fn ended(&mut self, index: usize, ended: Ended, seconds: f64) {
@@ -434,10 +451,34 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             }
             Ended::Failed(message) => self.fail(index, message, seconds),
             Ended::Stopped => {}
-            Ended::Damaged { upstream, what } => {
-                (self.report)(&Event::Damaged { stage: upstream, what });
-                self.states.reopen(self.graph, upstream, index);
+            Ended::Damaged { upstream, result, what } => self.damaged(index, upstream, &result, what, seconds),
+        }
+    }
+
+    /// A stage found a result damaged that it was to read: that is computed again, unless it was meanwhile.
+    fn damaged(&mut self, index: usize, upstream: usize, result: &Arc<Manifest>, what: String, seconds: f64) {
+        match &self.results[upstream] {
+            Some(now) if !Arc::ptr_eq(now, result) => return self.states.again(index),
+            Some(_) if self.graph.nodes[upstream].policy.frozen => {
+                let name = &self.graph.nodes[upstream].name;
+                return self.fail(
+                    index,
+                    format!("the result of `{name}`, which is frozen, is damaged: {what}"),
+                    seconds,
+                );
             }
+            Some(_) => {
+                if let Err(error) = self.store.discard_unless_locked(&result.fingerprint) {
+                    return self.fail(index, error.to_string(), seconds);
+                }
+                self.results[upstream] = None;
+                (self.report)(&Event::Damaged { stage: upstream, what });
+            }
+            None => {}
+        }
+        if !self.states.reopen(self.graph, upstream, index) {
+            let name = &self.graph.nodes[upstream].name;
+            self.fail(index, format!("the result of `{name}` is damaged and cannot be computed again"), seconds);
         }
     }
 
@@ -447,8 +488,11 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         record.fingerprint = Some(manifest.fingerprint.clone());
         record.seconds = seconds;
         let figures = record.figures.clone();
-        self.results[index] = Some(Arc::new(manifest));
         let computed = outcome == Outcome::Computed;
+        if computed {
+            self.computed.insert(manifest.fingerprint.clone());
+        }
+        self.results[index] = Some(Arc::new(manifest));
         (self.report)(&Event::StageFinished { stage: index, computed, seconds, figures });
         self.states.finish(self.graph, &self.options.wanted, index);
     }

@@ -179,7 +179,7 @@ impl Store {
 
     /// The folder of a result, whether it is there or not.
     pub fn folder(&self, fingerprint: &str) -> PathBuf {
-        self.root.join("results").join(&fingerprint[..2]).join(fingerprint)
+        self.root.join("results").join(fingerprint.get(..2).unwrap_or_default()).join(fingerprint)
     }
 
     /// Where an artifact lies.
@@ -214,17 +214,24 @@ impl Store {
         Ok(Found::Whole(Box::new(manifest)))
     }
 
-    /// Reads an artifact whole and says what is wrong with it, if anything is.
-    pub fn damage(&self, fingerprint: &str, artifact: &Artifact) -> Option<String> {
+    /// Reads an artifact whole and says what is wrong with its bytes, if anything is.
+    ///
+    /// # Errors
+    /// When they cannot be read for another reason than that they are gone: that says nothing about them.
+    pub fn damage(&self, fingerprint: &str, artifact: &Artifact) -> Result<Option<String>, StoreError> {
         let folder = self.folder(fingerprint);
-        artifact.files.iter().find_map(|file| {
+        for file in &artifact.files {
             let path = folder.join(&file.path);
             match fs::digest(&path) {
-                Ok(found) if found.hex == file.digest => None,
-                Ok(_) => Some(format!("`{}` is not what was written", path.display())),
-                Err(error) => Some(error.to_string()),
+                Ok(found) if found.hex == file.digest => {}
+                Ok(_) => return Ok(Some(format!("`{}` is not what was written", path.display()))),
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Some(format!("`{}` is gone", path.display())));
+                }
+                Err(error) => return Err(error.into()),
             }
-        })
+        }
+        Ok(None)
     }
 
     /// Takes the right to compute a result; `None` while another process, or another stage of this one, has it.
@@ -251,7 +258,9 @@ impl Store {
     /// Prepares the folders in which a result is computed.
     pub fn begin(&self, lock: Lock) -> Result<Workspace, StoreError> {
         let (out, scratch) = (lock.folder.join("out"), lock.folder.join("scratch"));
-        fs::remove_dir_all(&out)?;
+        for left in [&out, &lock.folder.join("old")] {
+            fs::remove_dir_all(left)?;
+        }
         fs::create_dir_all(&out)?;
         Ok(Workspace { out, scratch, _lock: lock })
     }
@@ -276,11 +285,24 @@ impl Store {
         let folder = self.folder(&manifest.fingerprint);
         let parent = folder.parent().unwrap_or(&self.root);
         fs::create_dir_all(parent)?;
-        fs::remove_dir_all(&folder)?;
+        // An earlier result makes room whole, so that no reader sees half of it.
+        let old = workspace.out.with_file_name("old");
+        if folder.exists() {
+            fs::rename(&folder, &old)?;
+        }
         fs::rename(&workspace.out, &folder)?;
         fs::sync_dir(parent)?;
+        fs::remove_dir_all(&old)?;
         fs::remove_dir_all(&workspace.scratch)?;
         Ok(manifest)
+    }
+
+    /// Removes a damaged result, unless it is just being computed again.
+    pub fn discard_unless_locked(&self, fingerprint: &str) -> Result<(), StoreError> {
+        match self.lock(fingerprint)? {
+            Some(_lock) => self.discard(fingerprint),
+            None => Ok(()),
+        }
     }
 
     /// Removes a result.
