@@ -75,6 +75,13 @@ pub fn run(command: &Command, log: &File, stopped: impl Fn() -> bool) -> io::Res
     }
 }
 
+/// Makes a file that may grow no further (`ulimit -f`) an error of whoever writes it, and not the end of this process. Commands
+/// are not affected.
+pub fn outlive_limits() {
+    // SAFETY: a system call on numbers.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A command as bytes: three lists (arguments, environment, folder), each a count, and of each text its length and bytes.
 fn request(command: &Command) -> Vec<u8> {
     let arguments = std::iter::once(command.get_program()).chain(command.get_args());

@@ -88,24 +88,70 @@ fn serve(line: RawFd) -> ! {
             libc::dup2(nothing, file);
         }
         libc::close(nothing);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ] {
             libc::signal(signal, libc::SIG_DFL);
         }
+        // What a supervisor leaves that is killed comes to us.
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
     }
-    while let Ok(Some((command, log))) = receive(line) {
-        // SAFETY: this process has one thread.
-        if unsafe { libc::fork() } == 0 {
-            // SAFETY: it belongs to the warden alone.
-            unsafe { libc::close(line) };
-            supervisor::run(command, log)
+    let deaths = supervisor::block_child_signal().and_then(|()| supervisor::deaths()).unwrap_or(-1);
+    let mut supervisors: Vec<pid_t> = Vec::new();
+    loop {
+        let mut polls = [
+            libc::pollfd { fd: line, events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: deaths, events: libc::POLLIN, revents: 0 },
+        ];
+        // SAFETY: two entries that live on this stack.
+        unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) };
+        if polls[1].revents != 0 {
+            supervisor::hear_death(deaths);
+            reap(&mut supervisors, libc::WNOHANG);
         }
-        // SAFETY: a system call on numbers.
-        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        if polls[0].revents == 0 {
+            continue;
+        }
+        let Ok(Some((command, log))) = receive(line) else { break };
+        // SAFETY: this process has one thread.
+        match unsafe { libc::fork() } {
+            0 => {
+                // SAFETY: they belong to the warden alone.
+                unsafe {
+                    libc::close(line);
+                    libc::close(deaths);
+                }
+                supervisor::run(command, log)
+            }
+            pid if pid > 0 => supervisors.push(pid),
+            // The line closes, and who waits is told.
+            _ => {}
+        }
     }
-    // SAFETY: as above. What the last of them took is counted, too.
-    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    // What the last of them took is counted, too.
+    while reap(&mut supervisors, 0) {}
     // SAFETY: ends this process without what the other one has registered for its end.
     unsafe { libc::_exit(0) }
+}
+
+/// Takes note of dead supervisors, waiting for the next one unless `how` says not to; whether there was any. What a killed one
+/// has left is killed, too.
+fn reap(supervisors: &mut Vec<pid_t>, how: libc::c_int) -> bool {
+    let (mut any, mut left) = (false, false);
+    loop {
+        let mut status = 0;
+        // SAFETY: the status lives on this stack.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, if any { libc::WNOHANG } else { how }) };
+        if pid <= 0 {
+            break;
+        }
+        any = true;
+        left |= libc::WIFSIGNALED(status) || !supervisors.contains(&pid);
+        supervisors.retain(|&one| one != pid);
+    }
+    if left {
+        // SAFETY: this process waits for nobody else.
+        unsafe { supervisor::kill_children(supervisors) };
+    }
+    any
 }
 
 /// The next request's files: its line, and the log. `None` when the line to us is closed.

@@ -23,9 +23,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
+use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
-use crate::engine::store::{Artifact, Store};
+use crate::engine::store::{Artifact, Damage, Store};
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
@@ -108,6 +110,7 @@ type Outcome = Result<(), Failure>;
 
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
+    child::outlive_limits();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -172,13 +175,24 @@ fn open(args: &PipelineArgs) -> Result<Opened, Failure> {
 /// Where an artifact lies, its bytes found to be those that were written. A damaged result is discarded, so that the next
 /// run computes it again.
 fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathBuf, Failure> {
-    match store.damage(fingerprint, artifact) {
+    match store.check(fingerprint, artifact) {
         None => Ok(store.path(fingerprint, artifact)),
-        Some(what) => {
-            store.discard(fingerprint)?;
+        Some(Damage { what, kept: None }) => {
             Err(Failure::Failed(anyhow::anyhow!("{what}; the result is discarded, `thresh run` computes it again")))
         }
+        Some(Damage { what, kept: Some(why) }) => {
+            Err(Failure::Failed(anyhow::anyhow!("{what}, and it cannot be thrown away: {why}")))
+        }
     }
+}
+
+/// The records of all runs, the newest first; of damaged ones the user is told.
+fn records(store: &Store) -> Result<Vec<RunRecord>, Failure> {
+    let (records, damaged) = history::read_all(store)?;
+    for path in damaged {
+        eprintln!("warning: the record `{}` is damaged; its run is left out", path.display());
+    }
+    Ok(records)
 }
 
 /// Writes a line to stdout.

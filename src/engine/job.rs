@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::context::{Context, Input, Logs, Notice};
@@ -14,7 +15,7 @@ use super::history::Attempt;
 use super::port::PortSpec;
 use super::profile::Profile;
 use super::stage::{AnyStage, Stopped, in_full};
-use super::store::{Found, Lock, Manifest, Store, Workspace};
+use super::store::{Damage, Found, Lock, Manifest, Store, Workspace};
 use super::usage::{Crowd, Meter};
 use crate::fs;
 
@@ -122,10 +123,12 @@ impl Job {
     /// Runs to the end and says how it came.
     pub(super) fn run(self, lock: Lock) {
         let began = Instant::now();
-        let ended = match self.try_run(lock) {
-            Ok(ended) => ended,
-            Err(error) if error.is::<Stopped>() => Ended::Stopped,
-            Err(error) => Ended::Failed(in_full(&error)),
+        // The runner waits for a word, whatever happens here.
+        let ended = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.try_run(lock))) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) if error.is::<Stopped>() => Ended::Stopped,
+            Ok(Err(error)) => Ended::Failed(in_full(&error)),
+            Err(panic) => Ended::Failed(format!("the engine panicked: {}", panic_text(panic.as_ref()))),
         };
         self.send(Message::Ended(self.index, ended, began.elapsed().as_secs_f64()));
     }
@@ -137,9 +140,10 @@ impl Job {
 
     fn try_run(&self, lock: Lock) -> anyhow::Result<Ended> {
         for (_, upstream, result, port) in &self.inputs {
-            if let Some(what) = self.store.damage(&result.fingerprint, &result.outputs[port]) {
-                self.store.discard(&result.fingerprint)?;
-                return Ok(Ended::Damaged { upstream: *upstream, what });
+            match self.store.check(&result.fingerprint, &result.outputs[port]) {
+                None => {}
+                Some(Damage { what, kept: None }) => return Ok(Ended::Damaged { upstream: *upstream, what }),
+                Some(Damage { what, kept: Some(why) }) => bail!("{what}, and it cannot be thrown away: {why}"),
             }
         }
         // Another process may have computed it before it gave the lock back.

@@ -66,6 +66,8 @@ pub async fn run(
 ) -> Result<Ran, RunError> {
     let began = Instant::now();
     let _used = store.used();
+    // A store that cannot be swept can still serve.
+    let _ = store.sweep();
     let (run, started) = history::name_now(&graph.name);
     let (sender, receiver) = unbounded_channel();
     let (pools, pool) = pools(graph, options)?;

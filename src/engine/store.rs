@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fields;
 use super::port::{Holds, PortSpec};
+use super::seal;
 use crate::fs::{self, Digest, PathError};
 use crate::table;
 
@@ -189,6 +190,9 @@ impl Store {
 
     /// Looks a result up. Files are checked by their sizes here; by their content when a stage reads them.
     pub fn find(&self, fingerprint: &str) -> Result<Found, StoreError> {
+        if !is_fingerprint(fingerprint) {
+            return Ok(Found::Absent);
+        }
         let folder = self.folder(fingerprint);
         let path = folder.join("manifest.json");
         let bytes = match read_small(&path) {
@@ -196,8 +200,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
             Err(source) => return Err(PathError { action: "read", path, source }.into()),
         };
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
-            return Ok(Found::Damaged(format!("`{}` is not a manifest", path.display())));
+        // One that was sealed for another result lies in the wrong folder.
+        let Some(manifest) = seal::open::<Manifest>(&bytes).filter(|found| found.fingerprint == fingerprint) else {
+            return Ok(Found::Damaged(format!("`{}` is damaged", path.display())));
         };
         for file in manifest.outputs.values().flat_map(|artifact| &artifact.files) {
             let path = folder.join(&file.path);
@@ -225,6 +230,42 @@ impl Store {
                 Err(error) => Some(error.to_string()),
             }
         })
+    }
+
+    /// Reads an artifact whole. Where it is damaged its result is thrown away, so that the next run computes it.
+    pub fn check(&self, fingerprint: &str, artifact: &Artifact) -> Option<Damage> {
+        let what = self.damage(fingerprint, artifact)?;
+        let kept = self.discard_damaged(fingerprint).err();
+        Some(Damage { what, kept })
+    }
+
+    /// Throws a result away that was found damaged, unless another process has computed it again meanwhile.
+    fn discard_damaged(&self, fingerprint: &str) -> Result<(), StoreError> {
+        // Who has the right to compute it may be about to put a new one in its place.
+        let _lock = self.lock(fingerprint)?;
+        let damaged = match self.find(fingerprint)? {
+            Found::Whole(manifest) => manifest.outputs.values().any(|one| self.damage(fingerprint, one).is_some()),
+            Found::Damaged(_) => true,
+            Found::Absent => false,
+        };
+        if damaged { self.discard(fingerprint) } else { Ok(()) }
+    }
+
+    /// Removes what a process left that was killed when it had just put its result into place. What is left of a computation
+    /// that did not come so far stays, to go on from.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        for folder in fs::list(self.root.join("work"))? {
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            let done = |folder: &Path| !folder.join("out").exists() && self.folder(name).join("manifest.json").exists();
+            if is_fingerprint(name)
+                && done(&folder)
+                && let Some(_lock) = self.lock(name)?
+                && done(&folder)
+            {
+                fs::remove_dir_all(folder.join("scratch"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the right to compute a result; `None` while another process, or another stage of this one, has it.
@@ -263,7 +304,7 @@ impl Store {
         for port in ports {
             manifest.outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
         }
-        let text = serde_json::to_vec(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
+        let text = seal::seal(&manifest);
         // Not through a name of its own: the whole folder gets its name when all of it is on the disk.
         let path = workspace.out.join("manifest.json");
         let mut file = fs::create(&path)?;
@@ -276,7 +317,7 @@ impl Store {
         let folder = self.folder(&manifest.fingerprint);
         let parent = folder.parent().unwrap_or(&self.root);
         fs::create_dir_all(parent)?;
-        fs::remove_dir_all(&folder)?;
+        self.discard(&manifest.fingerprint)?;
         fs::rename(&workspace.out, &folder)?;
         fs::sync_dir(parent)?;
         fs::remove_dir_all(&workspace.scratch)?;
@@ -289,6 +330,20 @@ impl Store {
         fs::remove_file(self.folder(fingerprint).join("manifest.json"))?;
         Ok(fs::remove_dir_all(self.folder(fingerprint))?)
     }
+}
+
+/// Damage that was found.
+#[derive(Debug)]
+pub struct Damage {
+    /// What is wrong.
+    pub what: String,
+    /// Why the result could not be thrown away, where that is so.
+    pub kept: Option<StoreError>,
+}
+
+/// Whether a name can be that of a result: names come from files and folders that may be damaged.
+fn is_fingerprint(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Reads a file that is likely to fit one read: two system calls less than usual, for thousands of manifests.
