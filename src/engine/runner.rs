@@ -66,8 +66,7 @@ pub async fn run(
 ) -> Result<Ran, RunError> {
     let began = Instant::now();
     let _used = store.used();
-    // A store that cannot be swept can still serve.
-    let _ = store.sweep();
+    let _ = store.sweep(); // One that cannot be swept can still serve.
     let (run, started) = history::name_now(&graph.name);
     let (sender, receiver) = unbounded_channel();
     let (pools, pool) = pools(graph, options)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
@@ -20,7 +19,7 @@ const LATE: &[&str] =
     &["base", "comparison", "josh_kto", "kto_scores", "rows_episodes", "rows_scores", "sft_greedy", "toolwoz"];
 
 /// A store with two runs, a pinned one among them, and what a killed one left.
-static WHOLE: LazyLock<Project> = LazyLock::new(|| {
+fn whole() -> Project {
     let project = twin();
     project.ok(&["run", "-q", "twin.yaml", "--set", "params.seed=21"]);
     project.ok(&["pin", record(&project)["run"].as_str().unwrap()]);
@@ -33,7 +32,7 @@ static WHOLE: LazyLock<Project> = LazyLock::new(|| {
     child.wait().unwrap();
     project.ok(&["run", "-q", "twin.yaml"]);
     project
-});
+}
 
 /// Copies a store. Files are linked where nobody writes into them.
 fn copy(from: &Path, to: &Path) {
@@ -121,6 +120,7 @@ fn exported(project: &Project) -> BTreeMap<PathBuf, blake3::Hash> {
 
 /// What every case must come to.
 struct Right {
+    store: PathBuf,
     artifacts: &'static Artifacts,
     exported: BTreeMap<PathBuf, blake3::Hash>,
     record: serde_json::Value,
@@ -130,7 +130,7 @@ struct Right {
 fn case(number: u64, right: &Right) {
     let mut random = ChaCha8Rng::seed_from_u64(number);
     let project = twin();
-    copy(&store(&WHOLE), &store(&project));
+    copy(&right.store, &store(&project));
     let newest = &right.record;
     let damaged = damage(&project, &mut random);
     let what = format!("case {number}: {}", damaged.strip_prefix(project.path()).unwrap().display());
@@ -169,8 +169,10 @@ fn case(number: u64, right: &Right) {
 
 #[test]
 fn a_damaged_store_never_gives_a_wrong_artifact() {
-    WHOLE.ok(&["export", "twin.yaml", "--to", "out"]);
-    let right = Right { artifacts: clean(20), exported: exported(&WHOLE), record: record(&WHOLE) };
+    let whole = whole();
+    whole.ok(&["export", "twin.yaml", "--to", "out"]);
+    let right =
+        Right { store: store(&whole), artifacts: clean(20), exported: exported(&whole), record: record(&whole) };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let right = &right;
@@ -181,8 +183,7 @@ fn a_damaged_store_never_gives_a_wrong_artifact() {
 
 #[test]
 fn a_damaged_record_is_named_and_nothing_is_collected() {
-    let project = twin();
-    copy(&store(&WHOLE), &store(&project));
+    let project = whole();
     let pinned = super::files_and_folders(&store(&project).join("pins")).remove(0);
     let name = format!("{}.json", pinned.file_name().unwrap().to_str().unwrap());
     let path = store(&project).join("runs").join(&name);

@@ -126,7 +126,7 @@ fn a_full_disk_costs_the_stage_that_fills_it_and_nothing_else() {
     let project = twin();
     let disk = store(&project);
     std::fs::create_dir(&disk).unwrap();
-    mount(&["-t", "tmpfs", "-o", "size=16m", "none"], &disk);
+    let _mounted = mount(&["-t", "tmpfs", "-o", "size=16m", "none"], &disk);
     // Page by page through what one command needs: its log, its output, the manifest, the record.
     let pages: Vec<u64> = (0..10).map(|pages| pages * PAGE).collect();
     let mut hit = sweep(&project, &disk, &[], &pages, &["--upto", "corpus"]);

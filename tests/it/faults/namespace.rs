@@ -1,6 +1,6 @@
 //! Tests in mount namespaces of their own: what they mount nobody else sees, and it goes away with them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const INSIDE: &str = "THRESH_TEST_INSIDE";
@@ -34,8 +34,24 @@ pub fn inside(test: &str) -> bool {
     false
 }
 
+/// What is mounted over a folder, until this is dropped: who removes the folder comes after.
+pub struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let ended = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(std::thread::panicking() || ended.is_ok_and(|status| status.success()), "{}", self.0.display());
+    }
+}
+
 /// Mounts something over a folder.
-pub fn mount(arguments: &[&str], folder: &Path) {
+pub fn mount(arguments: &[&str], folder: &Path) -> Mounted {
+    remount(arguments, folder);
+    Mounted(folder.to_owned())
+}
+
+/// Changes how something is mounted.
+pub fn remount(arguments: &[&str], folder: &Path) {
     let output = Command::new("mount").args(arguments).arg(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

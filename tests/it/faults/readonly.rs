@@ -1,6 +1,6 @@
 //! A store that is read-only: what is there is served, what is missing fails and says why.
 
-use super::namespace::{inside, mount};
+use super::namespace::{inside, mount, remount};
 use super::{artifacts, clean, files, store, twin};
 
 #[test]
@@ -15,8 +15,8 @@ fn a_read_only_store_serves_what_it_has() {
     let damaged = project.result("twin.yaml", "kto_scores.scores").join("scores.txt");
     let text = std::fs::read_to_string(&damaged).unwrap();
     let disk = store(&project);
-    mount(&["--bind", disk.to_str().unwrap()], &disk);
-    mount(&["-o", "remount,bind,ro"], &disk);
+    let _mounted = mount(&["--bind", disk.to_str().unwrap()], &disk);
+    remount(&["-o", "remount,bind,ro"], &disk);
     assert!(std::fs::write(disk.join("x"), "").is_err(), "the store must be read-only");
     let before: Vec<_> = files(&disk);
 
@@ -45,9 +45,9 @@ fn a_read_only_store_serves_what_it_has() {
     assert_eq!(files(&disk), before);
 
     // Damage that cannot be thrown away is still the damage that is told.
-    mount(&["-o", "remount,bind,rw"], &disk);
+    remount(&["-o", "remount,bind,rw"], &disk);
     std::fs::write(&damaged, text.replace(' ', "_")).unwrap();
-    mount(&["-o", "remount,bind,ro"], &disk);
+    remount(&["-o", "remount,bind,ro"], &disk);
     let told = project.thresh(&["show", "twin.yaml", "kto_scores.scores"]);
     assert_eq!(told.code, Some(1), "{}", told.stderr);
     assert!(told.stderr.contains("scores.txt` is not what was written"), "{}", told.stderr);
