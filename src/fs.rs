@@ -2,9 +2,13 @@
 
 mod digest;
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use nix::libc;
 
 pub use digest::{Digest, Hashed, digest};
 
@@ -107,6 +111,15 @@ pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     rename(&aside, path)?;
     // The new name counts as a change of the file.
     digest::renamed(path, &digest)
+}
+
+/// How many bytes a disk has left; nothing where the system does not say.
+pub fn room(path: impl AsRef<Path>) -> Option<u64> {
+    let path = CString::new(path.as_ref().as_os_str().as_bytes()).ok()?;
+    let mut disk = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: a text that ends with null, and a buffer that lives on this stack and is read only when it was written.
+    let disk = unsafe { (libc::statvfs(path.as_ptr(), disk.as_mut_ptr()) == 0).then(|| disk.assume_init()) }?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 /// Asks the system to make a file's bytes durable.

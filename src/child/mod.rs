@@ -10,7 +10,7 @@ mod warden;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -52,12 +52,12 @@ pub struct Ended {
 /// Its environment is what the command names and nothing else, its input is empty, and what it prints goes to `log`. It runs
 /// in a process group of its own, so a Ctrl-C at the terminal does not reach it. When it ends, or is stopped, or when this
 /// process ends for any reason, everything that it started is killed: after `stopped` with SIGTERM first and 3 seconds of
-/// grace.
+/// grace. `held`, such as a lock, stays open until all of it is gone, also when this process is not there any more.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub fn run(command: &Command, log: &File, stopped: impl Fn() -> bool) -> io::Result<Ended> {
-    let mut line = warden::supervised(log)?;
+pub fn run(command: &Command, log: &File, held: Option<&File>, stopped: impl Fn() -> bool) -> io::Result<Ended> {
+    let mut line = warden::supervised(log, held)?;
     line.write_all(&request(command))?;
     let mut stopping = false;
     loop {
@@ -73,6 +73,13 @@ pub fn run(command: &Command, log: &File, stopped: impl Fn() -> bool) -> io::Res
             let _ = line.write_all(&[supervisor::STOP]);
         }
     }
+}
+
+/// Makes a file that may grow no further (`ulimit -f`) an error of whoever writes it, and not the end of this process. Commands
+/// are not affected.
+pub fn outlive_limits() {
+    // SAFETY: a system call on numbers.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// A command as bytes: three lists (arguments, environment, folder), each a count, and of each text its length and bytes.
@@ -137,12 +144,6 @@ pub fn last_lines(log: &Path, count: usize) -> io::Result<String> {
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// Keeps a file from programs that are started.
-fn close_on_exec(file: RawFd) -> io::Result<()> {
-    // SAFETY: a system call on numbers.
-    check(unsafe { libc::fcntl(file, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::libc::{self, c_int, pid_t};
 
@@ -15,8 +16,8 @@ use super::{Ended, Usage, check};
 /// The byte that asks for an end.
 pub(super) const STOP: u8 = b's';
 
-/// How long a command may take to end by itself after SIGTERM, in milliseconds.
-const GRACE: c_int = 3000;
+/// How long a command may take to end by itself after SIGTERM.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The size of an answer: an error number, a status, CPU microseconds, peak memory in bytes.
 pub(super) const ANSWER: usize = 24;
@@ -41,8 +42,15 @@ fn answer(error: i32, status: c_int, usage: &Usage) -> [u8; ANSWER] {
     answer
 }
 
-/// The supervisor's life.
-pub(super) fn run(line: OwnedFd, log: OwnedFd) -> ! {
+/// Tells that no supervisor could be made.
+pub(super) fn refuse(line: OwnedFd, error: &io::Error) {
+    let told = answer(error.raw_os_error().unwrap_or(libc::EIO), 0, &Usage::default());
+    // Who is not there any more needs no answer.
+    let _ = UnixStream::from(line).write_all(&told);
+}
+
+/// The supervisor's life; `held` closes with it.
+pub(super) fn run(line: OwnedFd, log: OwnedFd, held: Option<OwnedFd>) -> ! {
     let mut line = UnixStream::from(line);
     let told = match start(&mut line, &log) {
         Ok(command) => {
@@ -52,6 +60,8 @@ pub(super) fn run(line: OwnedFd, log: OwnedFd) -> ! {
         }
         Err(error) => answer(error.raw_os_error().unwrap_or(libc::EIO), 0, &Usage::default()),
     };
+    // Nothing of the command is left.
+    drop(held);
     // Who is not there any more needs no answer.
     let _ = line.write_all(&told);
     // SAFETY: ends this process without what the one that it was forked from has registered for its end.
@@ -193,30 +203,29 @@ fn number(rest: &mut &[u8]) -> io::Result<u64> {
 fn watch_over(command: pid_t, line: &UnixStream) -> c_int {
     // SAFETY: system calls on numbers and on values of this stack.
     unsafe {
-        let mut only = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigemptyset(only.as_mut_ptr());
-        libc::sigaddset(only.as_mut_ptr(), libc::SIGCHLD);
-        let deaths = libc::signalfd(-1, only.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        let (mut status, mut ending) = (0, false);
+        let deaths = deaths().unwrap_or(-1);
+        let (mut status, mut ending) = (0, None);
         while !reap(command, &mut status) {
             let mut polls = [
                 libc::pollfd { fd: deaths, events: libc::POLLIN, revents: 0 },
                 // After it was heard once there is nothing more to hear but that it closes.
                 libc::pollfd { fd: line.as_raw_fd(), events: libc::POLLIN, revents: 0 },
             ];
-            let ready = libc::poll(polls.as_mut_ptr(), 2, if ending { GRACE } else { -1 });
-            if ready == 0 {
+            let left =
+                ending.map(|until: Instant| until.saturating_duration_since(Instant::now()).as_millis() as c_int);
+            libc::poll(polls.as_mut_ptr(), 2, left.unwrap_or(-1));
+            // By the clock: others that die meanwhile must not put it off.
+            if left == Some(0) {
                 kill_all(command);
                 continue;
             }
             if polls[0].revents != 0 {
-                let mut information = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-                libc::read(deaths, information.as_mut_ptr().cast(), size_of::<libc::signalfd_siginfo>());
+                hear_death(deaths);
             }
             if polls[1].revents != 0 {
                 let mut byte = 0_u8;
                 if libc::read(line.as_raw_fd(), (&raw mut byte).cast(), 1) == 1 {
-                    ending = true;
+                    ending = ending.or(Some(Instant::now() + GRACE));
                     libc::kill(-command, libc::SIGTERM);
                 } else {
                     kill_all(command);
@@ -251,15 +260,27 @@ unsafe fn reap(command: pid_t, status: &mut c_int) -> bool {
     }
 }
 
-/// Kills the command's group, and then every process that the supervisor has adopted, until none is left.
+/// Kills the command's group, and then every process that the supervisor has adopted, until none is left. The command itself
+/// is left to be reaped by the loop that wants its status.
 ///
 /// # Safety
 /// To be called in the supervisor alone.
 unsafe fn kill_all(command: pid_t) {
-    // SAFETY: system calls on numbers and on buffers of this stack.
+    // SAFETY: system calls on numbers.
     unsafe {
         libc::kill(-command, libc::SIGKILL);
-        // What left the group comes to the supervisor when its parent dies, one generation a round.
+        kill_children(&[command]);
+    }
+}
+
+/// Kills all children of this process but some, and what comes to it when they die, until none is left.
+///
+/// # Safety
+/// To be called in a process with one thread that needs no status of those children.
+pub(super) unsafe fn kill_children(spared: &[pid_t]) {
+    // SAFETY: system calls on numbers and on buffers of this stack.
+    unsafe {
+        // What left a group comes to us when its parent dies, one generation a round.
         for _ in 0..1000 {
             let mut list = [0_u8; 4096];
             let file = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
@@ -273,8 +294,7 @@ unsafe fn kill_all(command: pid_t) {
                     pid = pid.wrapping_mul(10).wrapping_add(pid_t::from(byte - b'0'));
                     continue;
                 }
-                // The command itself is left to be reaped by the loop that wants its status.
-                if pid > 0 && pid != command {
+                if pid > 0 && !spared.contains(&pid) {
                     libc::kill(pid, libc::SIGKILL);
                     libc::waitpid(pid, std::ptr::null_mut(), 0);
                     left = true;
@@ -302,8 +322,26 @@ fn usage() -> Usage {
     Usage { cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime), peak_memory }
 }
 
+/// A file from which the deaths of children can be read, once [`block_child_signal`] was called.
+pub(super) fn deaths() -> io::Result<RawFd> {
+    // SAFETY: the set lives on this stack.
+    unsafe {
+        let mut only = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(only.as_mut_ptr());
+        libc::sigaddset(only.as_mut_ptr(), libc::SIGCHLD);
+        check(libc::signalfd(-1, only.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))
+    }
+}
+
+/// Takes a death off the file; who has died, `waitpid` tells.
+pub(super) fn hear_death(deaths: RawFd) {
+    let mut information = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    // SAFETY: the buffer lives on this stack and has the size that is said.
+    unsafe { libc::read(deaths, information.as_mut_ptr().cast(), size_of::<libc::signalfd_siginfo>()) };
+}
+
 /// Blocks SIGCHLD, which is read from a file instead.
-fn block_child_signal() -> io::Result<()> {
+pub(super) fn block_child_signal() -> io::Result<()> {
     // SAFETY: the set lives on this stack.
     unsafe {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();

@@ -12,7 +12,7 @@ fn shell(script: &str) -> Command {
 }
 
 fn run_here(command: &Command, stopped: impl Fn() -> bool) -> io::Result<Ended> {
-    run(command, &tempfile::tempfile().unwrap(), stopped)
+    run(command, &tempfile::tempfile().unwrap(), None, stopped)
 }
 
 fn gone(pid: i32) -> bool {
@@ -85,6 +85,42 @@ fn nothing_outlives_a_stop() {
     let ended = run_here(command.current_dir(&folder), || pids(&file).len() == 4).unwrap();
     assert!(ended.status.is_none());
     assert!(pids(&file).into_iter().all(gone));
+}
+
+#[test]
+fn grace_ends_by_the_clock_whoever_dies_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pids");
+    let mut command = shell("trap '' TERM; echo $$ >> pids; while :; do (sleep 0.2 &); sleep 0.2; done");
+    let begin = Instant::now();
+    let ended = run_here(command.current_dir(&folder), || pids(&file).len() == 1).unwrap();
+    assert!(ended.status.is_none() && begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert!(pids(&file).into_iter().all(gone));
+}
+
+#[test]
+fn a_terminal_is_out_of_reach() {
+    let ended = run_here(&shell("read answer < /dev/tty"), || false).unwrap();
+    assert!(!ended.status.unwrap().success());
+}
+
+#[test]
+fn what_is_held_stays_open_until_all_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("lock"), folder.path().join("pids"));
+    let lock = File::create(&path).unwrap();
+    lock.lock().unwrap();
+    let mut command = shell("echo $$ >> pids; sleep 300");
+    command.current_dir(&folder);
+    let seen = file.clone();
+    let thread = thread::spawn(move || {
+        let log = tempfile::tempfile().unwrap();
+        // As if we were killed while the command runs: our own lock and line are gone at once.
+        run(&command, &log, Some(&lock), || if pids(&seen).len() == 1 { panic!("as told") } else { false })
+    });
+    assert!(thread.join().is_err());
+    File::open(&path).unwrap().lock().unwrap();
+    assert!(gone(pids(&file)[0]));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Outcome, intact, runs, say};
+use super::{Failure, Outcome, intact, records, runs, say};
 use crate::engine::fingerprint::changes;
-use crate::engine::history::{self, RunRecord, StageRecord};
+use crate::engine::history::{RunRecord, StageRecord};
 use crate::engine::store::{Found, Manifest, Store};
 use crate::eval::score::Resampling;
 use crate::eval::{self, ScoreRow, Settings, Test};
@@ -33,7 +33,7 @@ pub(super) struct CompareArgs {
 
 pub(super) fn run(args: &CompareArgs) -> Outcome {
     let store = runs::store(&args.project)?;
-    let records = history::read(&store)?;
+    let records = records(&store)?;
     let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| choose(&records, name)).collect::<Result<_, _>>()?;
     let Some((base, others)) = chosen.split_first() else { return Ok(()) };
     for other in others {

@@ -23,7 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
+use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
 
@@ -108,6 +110,7 @@ type Outcome = Result<(), Failure>;
 
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
+    child::outlive_limits();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -175,10 +178,21 @@ fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathB
     match store.damage(fingerprint, artifact)? {
         None => Ok(store.path(fingerprint, artifact)),
         Some(what) => {
-            store.discard_unless_locked(fingerprint)?;
+            if let Err(why) = store.discard_damaged(fingerprint) {
+                return Err(Failure::Failed(anyhow::anyhow!("{what}, and it cannot be thrown away: {why}")));
+            }
             Err(Failure::Failed(anyhow::anyhow!("{what}; the result is discarded, `thresh run` computes it again")))
         }
     }
+}
+
+/// The records of all runs, the newest first; of damaged ones the user is told.
+fn records(store: &Store) -> Result<Vec<RunRecord>, Failure> {
+    let (records, damaged) = history::read_all(store)?;
+    for path in damaged {
+        eprintln!("warning: the record `{}` is damaged; its run is left out", path.display());
+    }
+    Ok(records)
 }
 
 /// Writes a line to stdout.

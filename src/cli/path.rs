@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_index};
+use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, records, say, stage_index};
 use crate::config::diagnostic::nearest;
-use crate::engine::history::{self, RunRecord};
+use crate::engine::history::RunRecord;
 use crate::engine::plan::{Planned, plan};
 use crate::engine::store::{Found, Manifest};
 
@@ -61,7 +61,7 @@ impl Results {
     /// Looks up what there is.
     pub(super) fn open(args: &PipelineArgs) -> Result<Self, Failure> {
         let opened = open(args)?;
-        let records = history::read(&opened.store)?;
+        let records = records(&opened.store)?;
         let plans = plan(&opened.pipeline.graph, &opened.store, &opened.project.root, &records)?;
         Ok(Self { opened, plans, records })
     }
@@ -79,13 +79,15 @@ impl Results {
             return Err(Failure::Wrong(anyhow!("stage `{stage}` has no output `{port}`{hint}")));
         }
         let (manifest, stale) = self
-            .result(index)?
+            .result(index, port)?
             .ok_or_else(|| Failure::Failed(anyhow!("`{stage}` has no result yet; `thresh run` computes it")))?;
         Ok(Located { manifest, port: port.to_owned(), stale })
     }
 
-    fn result(&self, index: usize) -> Result<Option<(Arc<Manifest>, bool)>, Failure> {
-        if let Some(manifest) = self.plans[index].result.clone() {
+    /// A stage's newest result that has a port: an earlier state of the stage may have had others.
+    fn result(&self, index: usize, port: &str) -> Result<Option<(Arc<Manifest>, bool)>, Failure> {
+        let has = |manifest: &Manifest| manifest.outputs.contains_key(port);
+        if let Some(manifest) = self.plans[index].result.clone().filter(|manifest| has(manifest)) {
             return Ok(Some((manifest, false)));
         }
         let graph = &self.opened.pipeline.graph;
@@ -93,6 +95,7 @@ impl Results {
         for record in self.records.iter().filter(|record| record.pipeline == graph.name) {
             if let Some(fingerprint) = record.stage(name).and_then(|stage| stage.fingerprint.as_deref())
                 && let Found::Whole(manifest) = self.opened.store.find(fingerprint)?
+                && has(&manifest)
             {
                 return Ok(Some((Arc::from(manifest), true)));
             }

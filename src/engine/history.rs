@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::seal;
 use super::store::{Store, StoreError};
 use crate::fs;
 
@@ -147,21 +148,32 @@ impl RunRecord {
 
 /// Writes a record, in place of an earlier state of the same run.
 pub fn write(store: &Store, record: &RunRecord) -> Result<(), StoreError> {
-    let text = serde_json::to_vec(record).unwrap_or_else(|error| panic!("a run record is plain text: {error}"));
-    Ok(fs::write_whole(store.runs().join(format!("{}.json", record.run)), &text)?)
+    Ok(fs::write_whole(store.runs().join(format!("{}.json", record.run)), &seal::seal(record))?)
 }
 
-/// All records, the newest first; a file that is none is left out.
+/// All records, the newest first; a damaged one is left out.
 pub fn read(store: &Store) -> Result<Vec<RunRecord>, StoreError> {
-    let mut records: Vec<RunRecord> = Vec::new();
+    Ok(read_all(store)?.0)
+}
+
+/// All records, the newest first, and the files of the damaged ones.
+pub fn read_all(store: &Store) -> Result<(Vec<RunRecord>, Vec<PathBuf>), StoreError> {
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
     for path in fs::list(store.runs())?.into_iter().rev() {
-        if path.extension().is_some_and(|extension| extension == "json")
-            && let Ok(record) = serde_json::from_slice(&fs::read(&path)?)
-        {
-            records.push(record);
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        match fs::read(&path) {
+            Ok(bytes) => match seal::open(&bytes) {
+                Some(record) => records.push(record),
+                None => damaged.push(path),
+            },
+            // Collected since it was listed.
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(records)
+    Ok((records, damaged))
 }
 
 /// The newest results of a pipeline's stages in any run: for each the run and the fingerprint.
@@ -188,13 +200,14 @@ impl<'a> Newest<'a> {
     }
 }
 
-/// The name of a run that begins now, and the time: `20261123-061530-123-NAME` and `2026-11-23T06:15:30Z`.
+/// The name of a run that begins now, and the time: `20261123-061530-123456-NAME` and `2026-11-23T06:15:30Z`.
 pub fn name_now(pipeline: &str) -> (String, String) {
     let now = SystemTime::now();
-    let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    // To the microsecond: several processes may start at once, and each needs a record of its own.
+    let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_micros();
     let time = time(now);
     let plain: String = time.chars().filter(char::is_ascii_digit).collect();
-    (format!("{}-{}-{millis:03}-{pipeline}", &plain[..8], &plain[8..]), time)
+    (format!("{}-{}-{micros:06}-{pipeline}", &plain[..8], &plain[8..]), time)
 }
 
 /// A time as records write it: UTC, ISO 8601, to the second.

@@ -131,7 +131,7 @@ impl Job {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) if error.is::<Stopped>() => Ended::Stopped,
             Ok(Err(error)) => Ended::Failed(in_full(&error)),
-            Err(panic) => Ended::Failed(format!("the stage panicked: {}", panic_text(panic.as_ref()))),
+            Err(panic) => Ended::Failed(format!("the engine panicked: {}", panic_text(panic.as_ref()))),
         };
         self.send(Message::Ended(self.index, ended, began.elapsed().as_secs_f64()));
     }
@@ -232,6 +232,7 @@ impl Job {
             logs: Logs { folder: self.logs.clone(), stage: self.name.clone(), attempt: number as usize },
             fields: self.fields.clone(),
             rows: self.store.rows(),
+            lock: Some(workspace.lock.held()),
             // What an attempt that failed has journalled need not be computed a third time.
             anew: self.force && number == 1,
             ..Context::below(&workspace.out, Vec::new(), self.profile.clone())

@@ -13,6 +13,7 @@ pub mod port;
 pub mod profile;
 pub mod rows;
 pub mod runner;
+mod seal;
 pub mod stage;
 pub mod states;
 pub mod store;

@@ -66,6 +66,7 @@ pub async fn run(
 ) -> Result<Ran, RunError> {
     let began = Instant::now();
     let _used = store.used();
+    let _ = store.sweep(); // One that cannot be swept can still serve.
     let (run, started) = history::name_now(&graph.name);
     let (sender, receiver) = unbounded_channel();
     let (pools, pool) = pools(graph, options)?;
@@ -468,8 +469,8 @@ impl<R: FnMut(&Event)> Run<'_, R> {
                 );
             }
             Some(_) => {
-                if let Err(error) = self.store.discard_unless_locked(&result.fingerprint) {
-                    return self.fail(index, error.to_string(), seconds);
+                if let Err(why) = self.store.discard_damaged(&result.fingerprint) {
+                    return self.fail(index, format!("{what}, and it cannot be thrown away: {why}"), seconds);
                 }
                 self.results[upstream] = None;
                 (self.report)(&Event::Damaged { stage: upstream, what });

@@ -9,11 +9,13 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fields;
 use super::port::{Holds, PortSpec};
+use super::seal;
 use crate::fs::{self, Digest, PathError};
 use crate::table;
 
@@ -98,7 +100,14 @@ pub struct Store {
 /// Given back when this is dropped or the process ends.
 pub struct Lock {
     folder: PathBuf,
-    _open: File,
+    open: Arc<File>,
+}
+
+impl Lock {
+    /// The locked folder: as long as anyone has it open, also another process, the lock holds.
+    pub fn held(&self) -> Arc<File> {
+        self.open.clone()
+    }
 }
 
 impl Drop for Lock {
@@ -115,7 +124,8 @@ pub struct Workspace {
     pub out: PathBuf,
     /// Outlives an interrupted run; created by who needs it.
     pub scratch: PathBuf,
-    _lock: Lock,
+    /// The right to compute here.
+    pub lock: Lock,
 }
 
 /// What a look into the store found.
@@ -189,6 +199,9 @@ impl Store {
 
     /// Looks a result up. Files are checked by their sizes here; by their content when a stage reads them.
     pub fn find(&self, fingerprint: &str) -> Result<Found, StoreError> {
+        if !is_fingerprint(fingerprint) {
+            return Ok(Found::Absent);
+        }
         let folder = self.folder(fingerprint);
         let path = folder.join("manifest.json");
         let bytes = match read_small(&path) {
@@ -196,8 +209,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
             Err(source) => return Err(PathError { action: "read", path, source }.into()),
         };
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
-            return Ok(Found::Damaged(format!("`{}` is not a manifest", path.display())));
+        // One that was sealed for another result lies in the wrong folder.
+        let Some(manifest) = seal::open::<Manifest>(&bytes).filter(|found| found.fingerprint == fingerprint) else {
+            return Ok(Found::Damaged(format!("`{}` is damaged", path.display())));
         };
         for file in manifest.outputs.values().flat_map(|artifact| &artifact.files) {
             let path = folder.join(&file.path);
@@ -234,6 +248,38 @@ impl Store {
         Ok(None)
     }
 
+    /// Throws a result away that was found damaged, unless it is just being computed again, or was meanwhile.
+    pub fn discard_damaged(&self, fingerprint: &str) -> Result<(), StoreError> {
+        // Who has the right to compute it is about to put a new one in its place.
+        let Some(_lock) = self.lock(fingerprint)? else { return Ok(()) };
+        if let Found::Whole(manifest) = self.find(fingerprint)? {
+            let mut outputs = manifest.outputs.values();
+            if !outputs
+                .try_fold(false, |found, one| Ok::<_, StoreError>(found || self.damage(fingerprint, one)?.is_some()))?
+            {
+                return Ok(());
+            }
+        }
+        self.discard(fingerprint)
+    }
+
+    /// Removes what a process left that was killed when it had just put its result into place. What is left of a computation
+    /// that did not come so far stays, to go on from.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        for folder in fs::list(self.root.join("work"))? {
+            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+            let done = |folder: &Path| !folder.join("out").exists() && self.folder(name).join("manifest.json").exists();
+            if is_fingerprint(name)
+                && done(&folder)
+                && let Some(_lock) = self.lock(name)?
+                && done(&folder)
+            {
+                fs::remove_dir_all(folder.join("scratch"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the right to compute a result; `None` while another process, or another stage of this one, has it.
     pub fn lock(&self, fingerprint: &str) -> Result<Option<Lock>, StoreError> {
         let folder = self.root.join("work").join(fingerprint);
@@ -245,7 +291,7 @@ impl Store {
                 other => other.map_err(|source| PathError { action: "open", path: folder.clone(), source })?,
             };
             match open.try_lock() {
-                Ok(()) if is_at(&open, &folder) => return Ok(Some(Lock { folder, _open: open })),
+                Ok(()) if is_at(&open, &folder) => return Ok(Some(Lock { folder, open: Arc::new(open) })),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(source)) => {
@@ -262,7 +308,7 @@ impl Store {
             fs::remove_dir_all(left)?;
         }
         fs::create_dir_all(&out)?;
-        Ok(Workspace { out, scratch, _lock: lock })
+        Ok(Workspace { out, scratch, lock })
     }
 
     /// Makes the content of a workspace the result: checks and hashes every output, writes the manifest, renames. `facts` is
@@ -272,7 +318,7 @@ impl Store {
         for port in ports {
             manifest.outputs.insert(port.name.clone(), artifact(&workspace.out, port)?);
         }
-        let text = serde_json::to_vec(&manifest).unwrap_or_else(|error| panic!("a manifest is plain text: {error}"));
+        let text = seal::seal(&manifest);
         // Not through a name of its own: the whole folder gets its name when all of it is on the disk.
         let path = workspace.out.join("manifest.json");
         let mut file = fs::create(&path)?;
@@ -297,20 +343,17 @@ impl Store {
         Ok(manifest)
     }
 
-    /// Removes a damaged result, unless it is just being computed again.
-    pub fn discard_unless_locked(&self, fingerprint: &str) -> Result<(), StoreError> {
-        match self.lock(fingerprint)? {
-            Some(_lock) => self.discard(fingerprint),
-            None => Ok(()),
-        }
-    }
-
     /// Removes a result.
     pub fn discard(&self, fingerprint: &str) -> Result<(), StoreError> {
         // The manifest first: a half-removed result must look absent, not damaged.
         fs::remove_file(self.folder(fingerprint).join("manifest.json"))?;
         Ok(fs::remove_dir_all(self.folder(fingerprint))?)
     }
+}
+
+/// Whether a name can be that of a result: names come from files and folders that may be damaged.
+fn is_fingerprint(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Reads a file that is likely to fit one read: two system calls less than usual, for thousands of manifests.

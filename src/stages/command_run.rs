@@ -27,6 +27,9 @@ const USUAL_PATH: &str = "/usr/bin:/bin";
 /// Linux starts no program with a variable of 128 KiB or more.
 const LONGEST_VARIABLE: usize = 120_000;
 
+/// With less room on the disk, in bytes, that is the likely reason of a failure.
+const LITTLE_ROOM: u64 = 1 << 20;
+
 /// How many lines of a failed command's last words an error shows.
 const LAST_WORDS: usize = 20;
 
@@ -157,32 +160,38 @@ impl Stage for CommandRun {
         // What an interrupted run left must not mix with this one's results.
         fs::remove_dir_all(&work)?;
         fs::create_dir_all(&work)?;
-        let command = self.prepare(context, &work)?;
+        let outcome = self.run_in(&work, context);
+        // Of no use to anybody: a further attempt starts from nothing, and the disk may be full of it.
+        let removed = fs::remove_dir_all(&work);
+        outcome?;
+        Ok(removed?)
+    }
+}
+
+impl CommandRun {
+    fn run_in(&self, work: &Path, context: &Context) -> anyhow::Result<()> {
+        let command = self.prepare(context, work)?;
         let log = context.log("output.txt")?;
         let program = command.get_program().to_string_lossy();
-        let ended = child::run(&command, &fs::create(&log)?, || context.stop.load(Ordering::Relaxed))
-            .with_context(|| format!("cannot start `{program}`"))?;
+        let ended =
+            child::run(&command, &fs::create(&log)?, context.lock.as_deref(), || context.stop.load(Ordering::Relaxed))
+                .with_context(|| format!("cannot start `{program}`"))?;
         context.took(ended.usage);
-        let Some(status) = ended.status else {
-            fs::remove_dir_all(&work)?;
-            bail!(Stopped)
-        };
+        let Some(status) = ended.status else { bail!(Stopped) };
         if !status.success() {
-            bail!("the command failed: {}{}", child::describe(status), last_words(&log));
+            let how = child::describe(status);
+            bail!("the command failed: {how}{}{}", little_room(work), last_words(&log));
         }
         for (name, output) in &self.outputs {
-            results::take(name, output, &work, &context.out)?;
+            results::take(name, output, work, &context.out)?;
         }
-        fs::remove_dir_all(&work)?;
         // What was said stays with the run; most commands say nothing.
         if log.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             fs::remove_file(log)?;
         }
         Ok(())
     }
-}
 
-impl CommandRun {
     fn output_problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.outputs.is_empty() {
@@ -263,6 +272,14 @@ fn variable(name: &str) -> String {
 fn is_variable(name: &str) -> bool {
     let legal = |one: char| one.is_ascii_alphanumeric() || one == '_';
     name.starts_with(|first: char| legal(first) && !first.is_ascii_digit()) && name.chars().all(legal)
+}
+
+/// Says so where the disk is about full: the command's own last words may be missing for the same reason.
+fn little_room(folder: &Path) -> String {
+    match fs::room(folder) {
+        Some(room) if room < LITTLE_ROOM => format!("; the disk of `{}` has {room} bytes left", folder.display()),
+        _ => String::new(),
+    }
 }
 
 /// The end of a log.

@@ -223,3 +223,17 @@ fn wrong_commands_say_so_with_code_2() {
         assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
     }
 }
+
+#[test]
+fn an_output_that_older_results_lack_has_no_result_yet() {
+    let project = Project::new();
+    project.write("p.yaml", CHAIN);
+    project.run(&["p.yaml"]);
+    let renamed = CHAIN.replace("{out.text}", "{out.words}").replace("{text: {path", "{words: {path");
+    project.write("p.yaml", &renamed);
+    for command in ["path", "show"] {
+        let found = project.thresh(&[command, "p.yaml", "report.words"]);
+        assert_eq!(found.code, Some(1), "{}", found.stderr);
+        assert!(found.stderr.contains("`report` has no result yet"), "{}", found.stderr);
+    }
+}

@@ -3,6 +3,8 @@
 mod authors;
 mod bad;
 mod engine;
+mod faults;
+mod fingerprints;
 mod kinds;
 mod layers;
 mod matrix;

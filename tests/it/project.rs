@@ -18,7 +18,18 @@ pub struct Ran {
 impl Project {
     /// An empty project.
     pub fn new() -> Self {
-        let project = Self { folder: tempfile::tempdir().unwrap() };
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// An empty project on a disk in memory, where there is one with room: for tests that write a lot, again and again.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let roomy = thresh::fs::room(memory).is_some_and(|room| room > 1 << 29);
+        if roomy { Self::below(memory) } else { Self::new() }
+    }
+
+    fn below(folder: &Path) -> Self {
+        let project = Self { folder: tempfile::tempdir_in(folder).unwrap() };
         project.write("thresh.toml", "jobs = 2\n");
         project
     }
