@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -59,10 +60,29 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> Result<()> {
 
 /// Removes a folder and what is in it; an absent one is no error.
 pub fn remove_dir_all(path: impl AsRef<Path>) -> Result<()> {
-    match fs::remove_dir_all(path.as_ref()) {
+    let path = path.as_ref();
+    match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => at("remove", path.as_ref(), other),
+        // A program may have made folders that nobody may write to, such as caches of packages.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && make_writable(path).is_ok() => {
+            at("remove", path, fs::remove_dir_all(path))
+        }
+        other => at("remove", path, other),
     }
+}
+
+/// Lets the owner write to a folder and to all folders below it.
+fn make_writable(folder: &Path) -> io::Result<()> {
+    let mut permissions = fs::symlink_metadata(folder)?.permissions();
+    permissions.set_mode(permissions.mode() | 0o700);
+    fs::set_permissions(folder, permissions)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file; an absent one is no error.

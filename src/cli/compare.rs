@@ -1,5 +1,6 @@
 //! `thresh compare`: what differs between runs.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -39,8 +40,9 @@ pub(super) fn run(args: &CompareArgs) -> Outcome {
     for other in others {
         parameters(&store, base, other)?;
     }
+    let named: Vec<_> = chosen.iter().map(|record| (record.run.as_str(), record.by_name())).collect();
     for stage in &base.stages {
-        scores(&store, stage, &chosen, args.flips)?;
+        scores(&store, stage, &named, args.flips)?;
     }
     Ok(())
 }
@@ -71,8 +73,9 @@ fn result(store: &Store, stage: &StageRecord) -> Result<Option<Manifest>, Failur
 fn parameters(store: &Store, base: &RunRecord, other: &RunRecord) -> Outcome {
     say(format!("{} -> {}", base.run, other.run))?;
     let mut any = false;
+    let (before, after) = (base.by_name(), other.by_name());
     for stage in &other.stages {
-        let Some(old) = base.stage(&stage.name) else {
+        let Some(old) = before.get(stage.name.as_str()) else {
             say(format!("  {}: only in the second", stage.name))?;
             any = true;
             continue;
@@ -88,7 +91,7 @@ fn parameters(store: &Store, base: &RunRecord, other: &RunRecord) -> Outcome {
             any = true;
         }
     }
-    for stage in base.stages.iter().filter(|stage| other.stage(&stage.name).is_none()) {
+    for stage in base.stages.iter().filter(|stage| !after.contains_key(stage.name.as_str())) {
         say(format!("  {}: only in the first", stage.name))?;
         any = true;
     }
@@ -99,16 +102,21 @@ fn parameters(store: &Store, base: &RunRecord, other: &RunRecord) -> Outcome {
 }
 
 /// The score tables that a stage has in every run, against each other; nothing where they are all the same.
-fn scores(store: &Store, stage: &StageRecord, runs: &[&RunRecord], list_flips: bool) -> Outcome {
+fn scores(
+    store: &Store,
+    stage: &StageRecord,
+    runs: &[(&str, HashMap<&str, &StageRecord>)],
+    list_flips: bool,
+) -> Outcome {
     let mut arms: Vec<(String, PathBuf, String)> = Vec::new();
-    for record in runs {
-        let Some(stage) = record.stage(&stage.name) else { return Ok(()) };
+    for (run, stages) in runs {
+        let Some(stage) = stages.get(stage.name.as_str()) else { return Ok(()) };
         let Some(manifest) = result(store, stage)? else { return Ok(()) };
         let Some(artifact) = manifest.outputs.values().find(|artifact| artifact.holds == ScoreRow::TYPE) else {
             return Ok(());
         };
         let path = intact(store, &manifest.fingerprint, artifact)?;
-        arms.push((record.run.clone(), path, artifact.digest.clone()));
+        arms.push(((*run).to_owned(), path, artifact.digest.clone()));
     }
     if arms.windows(2).all(|pair| pair[0].2 == pair[1].2) {
         say(format!("\n{}: the same scores", stage.name))?;

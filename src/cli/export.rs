@@ -12,6 +12,7 @@ use super::{Failure, Outcome, PipelineArgs, say, stage_indices};
 use crate::config::Pipeline;
 use crate::fs;
 use crate::report::table;
+use crate::report::tell;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -54,7 +55,9 @@ pub(super) fn run(args: &ExportArgs) -> Outcome {
         return Err(Failure::Failed(anyhow!("there is no result yet; `thresh run` computes them")));
     }
     if stale > 0 {
-        eprintln!("note: {stale} of {written} are of an earlier state of the pipeline: the newest results there are");
+        tell(format!(
+            "note: {stale} of {written} are of an earlier state of the pipeline: the newest results there are"
+        ));
     }
     Ok(())
 }

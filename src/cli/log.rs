@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::compare::choose;
 use super::gc::size;
-use super::{Failure, Outcome, runs, say};
+use super::{Failure, Outcome, records, runs, say};
 use crate::config::diagnostic::nearest;
 use crate::engine::history::{self, RunRecord, StageRecord};
 use crate::engine::store::Store;
@@ -29,7 +29,7 @@ pub(super) struct LogArgs {
 
 pub(super) fn run(args: &LogArgs) -> Outcome {
     let store = runs::store(&args.project)?;
-    let records = history::read(&store)?;
+    let records = records(&store)?;
     let record = choose(&records, &args.run)?;
     match &args.stage {
         None => overview(record),
@@ -77,22 +77,27 @@ fn overview(record: &RunRecord) -> Outcome {
 fn whole(store: &Store, record: &RunRecord, stage: &StageRecord) -> Outcome {
     let folder = history::logs(store, &record.run);
     let mut found = false;
-    for (number, attempt) in stage.attempts.iter().enumerate() {
-        for kind in ["log", "output.txt"] {
-            let path = folder.join(history::log_name(&stage.name, number + 1, kind));
-            if path.is_file() {
-                found = true;
-                say(format!("--- attempt {}: {}", number + 1, path.display()))?;
-                say(String::from_utf8_lossy(&fs::read(&path)?).trim_end())?;
-            }
+    // An attempt of a run that goes on, or was killed, is not in its record yet.
+    for number in 1.. {
+        let attempt = stage.attempts.get(number - 1);
+        let paths = ["log", "output.txt"].map(|kind| folder.join(history::log_name(&stage.name, number, kind)));
+        if attempt.is_none() && !paths.iter().any(|path| path.is_file()) {
+            break;
         }
-        if let Some(error) = &attempt.error {
+        for path in paths.iter().filter(|path| path.is_file()) {
             found = true;
-            say(format!("--- attempt {} failed: {error}", number + 1))?;
+            say(format!("--- attempt {number}: {}", path.display()))?;
+            say(String::from_utf8_lossy(&fs::read(path)?).trim_end())?;
+        }
+        if let Some(error) = attempt.and_then(|attempt| attempt.error.as_ref()) {
+            found = true;
+            say(format!("--- attempt {number} failed: {error}"))?;
         }
     }
-    if !found {
-        say(format!("`{}` said nothing in this run", stage.name))?;
+    match &stage.error {
+        Some(error) if stage.attempts.is_empty() => say(format!("--- failed before the first attempt: {error}"))?,
+        _ if !found => say(format!("`{}` said nothing in this run", stage.name))?,
+        _ => {}
     }
     Ok(())
 }

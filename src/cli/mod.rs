@@ -25,9 +25,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
+use crate::engine::graph::Graph;
 use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
+use crate::report::tell;
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
@@ -140,7 +142,7 @@ pub fn main() -> ExitCode {
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     match error.downcast_ref::<Diagnostics>() {
         Some(diagnostics) => eprint!("{}", diagnostics.render(colour())),
-        None => eprintln!("error: {}", in_full(error)),
+        None => tell(format!("error: {}", in_full(error))),
     }
     ExitCode::from(code)
 }
@@ -188,11 +190,20 @@ fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathB
 
 /// The records of all runs, the newest first; of damaged ones the user is told.
 fn records(store: &Store) -> Result<Vec<RunRecord>, Failure> {
-    let (records, damaged) = history::read_all(store)?;
+    Ok(told(history::read_all(store)?))
+}
+
+/// The records that tell of each stage what became of it last, the newest first; of damaged ones the user is told.
+fn recent(store: &Store, graph: &Graph) -> Result<Vec<RunRecord>, Failure> {
+    let names: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
+    Ok(told(history::recent(store, &graph.name, &names)?))
+}
+
+fn told((records, damaged): (Vec<RunRecord>, Vec<PathBuf>)) -> Vec<RunRecord> {
     for path in damaged {
-        eprintln!("warning: the record `{}` is damaged; its run is left out", path.display());
+        tell(format!("warning: the record `{}` is damaged; its run is left out", path.display()));
     }
-    Ok(records)
+    records
 }
 
 /// Writes a line to stdout.

@@ -1,5 +1,6 @@
 //! `thresh path`: where a result lies.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use clap::Args;
 
 use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, records, say, stage_index};
 use crate::config::diagnostic::nearest;
-use crate::engine::history::RunRecord;
 use crate::engine::plan::{Planned, plan};
 use crate::engine::store::{Found, Manifest};
+use crate::report::tell;
 
 #[derive(Args)]
 pub(super) struct PathArgs {
@@ -24,7 +25,7 @@ pub(super) fn run(args: &PathArgs) -> Outcome {
     let results = Results::open(&args.pipeline)?;
     let found = results.find(&args.output)?;
     if found.stale {
-        eprintln!("note: the pipeline has changed since; this is the newest result there is");
+        tell("note: the pipeline has changed since; this is the newest result there is");
     }
     say(found.path(&results).display().to_string())?;
     Ok(())
@@ -34,7 +35,8 @@ pub(super) fn run(args: &PathArgs) -> Outcome {
 pub(super) struct Results {
     pub opened: Opened,
     plans: Vec<Planned>,
-    records: Vec<RunRecord>,
+    /// The fingerprints of each stage's results, the newest first.
+    older: HashMap<String, Vec<String>>,
 }
 
 /// An output's newest result.
@@ -61,9 +63,16 @@ impl Results {
     /// Looks up what there is.
     pub(super) fn open(args: &PipelineArgs) -> Result<Self, Failure> {
         let opened = open(args)?;
-        let records = records(&opened.store)?;
+        let mut records = records(&opened.store)?;
+        records.retain(|record| record.pipeline == opened.pipeline.graph.name);
         let plans = plan(&opened.pipeline.graph, &opened.store, &opened.project.root, &records)?;
-        Ok(Self { opened, plans, records })
+        let mut older: HashMap<String, Vec<String>> = HashMap::new();
+        for stage in records.into_iter().flat_map(|record| record.stages) {
+            if let Some(fingerprint) = stage.fingerprint {
+                older.entry(stage.name).or_default().push(fingerprint);
+            }
+        }
+        Ok(Self { opened, plans, older })
     }
 
     /// The newest result of `stage.port`.
@@ -92,9 +101,8 @@ impl Results {
         }
         let graph = &self.opened.pipeline.graph;
         let name = &graph.nodes[index].name;
-        for record in self.records.iter().filter(|record| record.pipeline == graph.name) {
-            if let Some(fingerprint) = record.stage(name).and_then(|stage| stage.fingerprint.as_deref())
-                && let Found::Whole(manifest) = self.opened.store.find(fingerprint)?
+        for fingerprint in self.older.get(name).into_iter().flatten() {
+            if let Found::Whole(manifest) = self.opened.store.find(fingerprint)?
                 && has(&manifest)
             {
                 return Ok(Some((Arc::from(manifest), true)));

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Opened, Outcome, PipelineArgs, open, records, say};
+use super::{Opened, Outcome, PipelineArgs, open, recent, say};
 use crate::engine::plan::{Reason, Verdict, plan};
 
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub(super) struct PlanArgs {
 
 pub(super) fn run(args: &PlanArgs) -> Outcome {
     let Opened { pipeline, project, store } = open(&args.pipeline)?;
-    let plans = plan(&pipeline.graph, &store, &project.root, &records(&store)?)?;
+    let plans = plan(&pipeline.graph, &store, &project.root, &recent(&store, &pipeline.graph)?)?;
     let width = pipeline.graph.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
     for (node, planned) in pipeline.graph.nodes.iter().zip(&plans) {
         let (state, reason) = match &planned.verdict {

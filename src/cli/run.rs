@@ -14,6 +14,7 @@ use crate::child;
 use crate::engine::graph::Graph;
 use crate::engine::runner::{self, Options, RunError};
 use crate::engine::store::{Manifest, Store};
+use crate::report::tell;
 use crate::report::{self, Report};
 
 #[derive(Args)]
@@ -125,7 +126,7 @@ async fn interrupts(stop: Arc<AtomicBool>) {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping; once more ends at once");
+        tell("stopping; once more ends at once");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Opened, Outcome, PipelineArgs, open, plan::words, records, say, stage_index};
+use super::{Opened, Outcome, PipelineArgs, open, plan::words, recent, say, stage_index};
 use crate::engine::plan::{Reason, Verdict, cause, plan};
 
 #[derive(Args)]
@@ -16,7 +16,7 @@ pub(super) struct WhyArgs {
 pub(super) fn run(args: &WhyArgs) -> Outcome {
     let Opened { pipeline, project, store } = open(&args.pipeline)?;
     let asked = args.stage.as_deref().map(|name| stage_index(&pipeline, name)).transpose()?;
-    let plans = plan(&pipeline.graph, &store, &project.root, &records(&store)?)?;
+    let plans = plan(&pipeline.graph, &store, &project.root, &recent(&store, &pipeline.graph)?)?;
     let causes: Vec<usize> = match asked {
         Some(index) => vec![cause(&plans, index)],
         None => (0..plans.len())

@@ -240,6 +240,9 @@ impl Connector<'_> {
     fn carriers(&self, holds: &Holds) -> String {
         let mut found = Vec::new();
         for (template, instances) in self.templates.iter().zip(&self.instances) {
+            if found.len() >= 5 {
+                break;
+            }
             let outputs = instances.first().and_then(Option::as_ref).map(|instance| &instance.outputs[..]);
             let carry = outputs.unwrap_or_default().iter().filter(|port| port.holds == *holds);
             found.extend(carry.map(|port| format!("`{}.{}`", template.key.text, port.name)));

@@ -128,6 +128,13 @@ impl Reader<'_> {
             }
             return Some(known);
         }
+        if let Some(other) = growing.axis.values.iter().find(|value| value.label == label) {
+            let message =
+                format!("two values of the axis `{name}` are called `{label}`: instances could not be told apart");
+            let problem = Diagnostic::at(node.span, message).related(other.node.span, "the first");
+            self.problems.push(problem.help("write them so that they differ, as in `1` and `1.0`"));
+            return None;
+        }
         let number = growing.axis.values.len() as u32;
         growing.numbers.insert(identity(&node.value), number);
         growing.axis.values.push(AxisValue { label, node: node.clone() });

@@ -11,6 +11,9 @@ use super::sweep::{self, Sweep};
 use crate::engine::graph::Graph;
 use crate::value::{Node, Span, Value};
 
+/// The most bytes of a pipeline's name.
+const LONGEST_NAME: usize = 100;
+
 /// A pipeline that holds together: every parameter read, every port connected to one of its type, no cycle.
 pub struct Pipeline {
     /// The file that was asked for.
@@ -67,6 +70,13 @@ fn assemble(reader: &mut Reader, root: &mut Node, sweeps: &[Sweep]) -> Option<(O
         problems.push(Diagnostic::at(begin, "a pipeline needs `name`").help("runs are listed and compared under it"));
     }
     let name = root.get("name").and_then(|node| expect_text(node, "name", problems));
+    if let (Some(name), Some(node)) = (&name, root.get("name"))
+        && (name.is_empty() || name.len() > LONGEST_NAME || name.contains(|c: char| c == '/' || c.is_control()))
+    {
+        let message = format!("`{name}` cannot be the name of a pipeline");
+        let help = format!("runs are files under its name: at most {LONGEST_NAME} bytes, and no `/`");
+        problems.push(Diagnostic::at(node.span, message).help(help));
+    }
     let description = root.get("description").and_then(|node| expect_text(node, "description", problems));
     let params = params(root, problems);
     let Value::Map(entries) = &mut root.value else { return None };

@@ -1,8 +1,8 @@
 //! The records of runs: what ran, when, with what outcome. Never part of a result.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,11 @@ impl RunRecord {
         self.stages.iter().filter(|stage| stage.outcome == outcome).count()
     }
 
+    /// The stages' records by their names.
+    pub fn by_name(&self) -> HashMap<&str, &StageRecord> {
+        self.stages.iter().map(|stage| (stage.name.as_str(), stage)).collect()
+    }
+
     /// A stage's record.
     pub fn stage(&self, name: &str) -> Option<&StageRecord> {
         self.stages.iter().find(|stage| stage.name == name)
@@ -163,17 +168,49 @@ pub fn read_all(store: &Store) -> Result<(Vec<RunRecord>, Vec<PathBuf>), StoreEr
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        match fs::read(&path) {
-            Ok(bytes) => match seal::open(&bytes) {
-                Some(record) => records.push(record),
-                None => damaged.push(path),
-            },
-            // Collected since it was listed.
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        match read_one(&path)? {
+            Some(Ok(record)) => records.push(record),
+            Some(Err(())) => damaged.push(path),
+            None => {}
         }
     }
     Ok((records, damaged))
+}
+
+/// The records that tell of each stage of a pipeline what became of it last, the newest first, and the files of damaged ones.
+/// Older ones are not read.
+pub fn recent(store: &Store, pipeline: &str, stages: &[&str]) -> Result<(Vec<RunRecord>, Vec<PathBuf>), StoreError> {
+    let ending = format!("-{pipeline}.json");
+    let mut missing: HashSet<&str> = stages.iter().copied().collect();
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
+    for path in fs::list(store.runs())?.into_iter().rev() {
+        if missing.is_empty() {
+            break;
+        }
+        if !path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&ending)) {
+            continue;
+        }
+        match read_one(&path)? {
+            Some(Ok(record)) if record.pipeline == pipeline => {
+                for stage in record.stages.iter().filter(|stage| stage.fingerprint.is_some()) {
+                    missing.remove(stage.name.as_str());
+                }
+                records.push(record);
+            }
+            Some(Err(())) => damaged.push(path),
+            _ => {}
+        }
+    }
+    Ok((records, damaged))
+}
+
+/// A record, or that it is damaged; `None` where it was collected since it was listed.
+fn read_one(path: &Path) -> Result<Option<Result<RunRecord, ()>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(seal::open(&bytes).ok_or(()))),
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The newest results of a pipeline's stages in any run: for each the run and the fingerprint.

@@ -188,7 +188,8 @@ fn frozen(
     if nodes().next().is_none() {
         return Ok(HashMap::new());
     }
-    let records = history::read(store)?;
+    let names: Vec<&str> = nodes().map(|(_, node)| node.name.as_str()).collect();
+    let (records, _) = history::recent(store, &graph.name, &names)?;
     let newest = Newest::of(&records, &graph.name);
     let mut results = HashMap::new();
     for (index, node) in nodes() {

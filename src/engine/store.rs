@@ -336,8 +336,8 @@ impl Store {
         if folder.exists() {
             fs::rename(&folder, &old)?;
         }
+        // The name itself need not survive a power cut: without it the result is absent, and computed again.
         fs::rename(&workspace.out, &folder)?;
-        fs::sync_dir(parent)?;
         fs::remove_dir_all(&old)?;
         fs::remove_dir_all(&workspace.scratch)?;
         Ok(manifest)

@@ -26,7 +26,9 @@ impl Report for Json {
                     object["seconds_left"] = json!(pace.left);
                 }
             }
-            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => self.paces.forget(*stage),
+            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } | Event::Retried { stage, .. } => {
+                self.paces.forget(*stage);
+            }
             _ => {}
         }
         let mut out = std::io::stdout().lock();

@@ -8,6 +8,8 @@ pub mod plain;
 pub mod table;
 pub mod terminal;
 
+use std::io::Write as _;
+
 use crate::engine::event::Event;
 use crate::engine::graph::Graph;
 
@@ -15,6 +17,11 @@ use crate::engine::graph::Graph;
 pub trait Report {
     /// One event of a run of this graph.
     fn event(&mut self, graph: &Graph, event: &Event);
+}
+
+/// Writes a line to stderr. Who has closed it (`2>&1 | head`) must not end a run.
+pub fn tell(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Seconds as people read them: `0.4 s`, `3 min 20 s`.

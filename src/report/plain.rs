@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::pace::Paces;
-use super::{Report, duration};
+use super::{Report, duration, tell};
 use crate::engine::event::{Event, Summary};
 use crate::engine::graph::Graph;
 use crate::engine::stage::Notice;
@@ -44,7 +44,9 @@ impl Report for Plain {
                 self.said.insert(*stage, Instant::now());
             }
             Event::StageFinished { stage, computed: false, .. } => return self.fresh.push(*stage),
-            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => self.paces.forget(*stage),
+            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } | Event::Retried { stage, .. } => {
+                self.paces.forget(*stage);
+            }
             _ => {}
         }
         if let Some((line, loud)) = line(graph, event)
@@ -52,8 +54,8 @@ impl Report for Plain {
         {
             self.say_fresh(graph);
             match pace {
-                Some(pace) => eprintln!("{line}, {}", pace.words()),
-                None => eprintln!("{line}"),
+                Some(pace) => tell(format!("{line}, {}", pace.words())),
+                None => tell(line),
             }
         }
     }
@@ -64,7 +66,7 @@ impl Plain {
     fn say_fresh(&mut self, graph: &Graph) {
         let fresh = std::mem::take(&mut self.fresh);
         if !fresh.is_empty() && !self.quiet {
-            eprintln!("fresh: {}", names(graph, &fresh));
+            tell(format!("fresh: {}", names(graph, &fresh)));
         }
     }
 }

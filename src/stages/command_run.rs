@@ -44,7 +44,7 @@ const LAST_WORDS: usize = 20;
 /// variable by line ends. `{in.NAME[seed=2]}` is one of them. Linux takes no text longer than 128 KiB, some 800 paths: a variable
 /// that would be longer is not set, and more paths than that want a list of words.
 ///
-/// It runs in an empty folder of its own and with an empty environment but for `PATH`, `HOME`, `LANG` and what `env` names,
+/// It runs in an empty folder of its own and with an empty environment but for `PATH`, `HOME`, `LANG`, `PYTHONDONTWRITEBYTECODE` and what `env` names,
 /// so that its results do not depend on who calls. Results are kept as long as `command`, `outputs`, `env`, the inputs and the
 /// content of `files` stay the same; so name every script and setting that it reads under `files`. When the run is stopped
 /// or killed, the program dies with everything that it started. Linux only.
@@ -246,7 +246,8 @@ impl CommandRun {
                 (None, _) => &mut command,
             };
         }
-        command.envs(&self.env);
+        // Python would write its caches into folders that `files` names, and they would count as changes.
+        command.env("PYTHONDONTWRITEBYTECODE", "1").envs(&self.env);
         for (prefix, paths) in [("THRESH_INPUT_", &inputs), ("THRESH_OUTPUT_", &outputs)] {
             let mut taken = BTreeMap::new();
             // An instance alone has no variable: its name would hardly be one.
@@ -297,12 +298,15 @@ fn last_words(log: &Path) -> String {
 fn hash_content(project: &Path, path: &Path, parts: &mut Vec<(String, String)>) -> anyhow::Result<()> {
     let full = project.join(path);
     if full.is_dir() {
+        ensure!(!full.is_symlink(), "`files`: `{}` is a link to a folder; name the folder itself", path.display());
         for entry in fs::list(&full)? {
             let name = entry.file_name().ok_or_else(|| anyhow!("`{}` has no name", entry.display()))?;
             hash_content(project, &path.join(name), parts)?;
         }
         return Ok(());
     }
+    // A pipe would be read for ever.
+    ensure!(!full.exists() || full.is_file(), "`files`: `{}` is neither a file nor a folder", path.display());
     parts.push((format!("file `{}`", path.display()), format!("blake3 {}", fs::digest(&full)?.hex)));
     Ok(())
 }

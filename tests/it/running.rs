@@ -244,23 +244,31 @@ fn watch_runs_again_after_each_change_and_waits_out_mistakes() {
 }
 
 #[test]
-fn json_lines_tell_the_pace() {
+fn json_lines_tell_what_happens_and_the_pace() {
     let project = Project::new();
     project.write(
         "p.yaml",
-        r#"
-name: p
-stages:
-  woz: {kind: multiwoz.synthesize, with: {dialogues: 3000, seed: 1}}
-"#,
+        "name: p\nstages:\n  woz: {kind: multiwoz.synthesize, with: {dialogues: 60, seed: 1}}\n  \
+         tasks: {kind: toolwoz.convert, in: {corpus: woz.corpus}}\n  \
+         played: {kind: dialogue.simulate, in: {tasks: tasks.tasks, world: tasks.world}, \
+         with: {agent: {kind: served, model: m}, tasks: {split: null, limit: 8}}}\n",
     );
+    // Each answer takes a while, so that there is a pace to tell.
+    let server = crate::server::Server::start(|_, _| {
+        let body = r#"{"choices":[{"message":{"content":"SPEAK: Goodbye."},"finish_reason":"stop"}],
+            "usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+        crate::server::Answer::json(200, body).slow(Duration::from_millis(120))
+    });
+    let url = server.url("/v1");
+    project.write("thresh.toml", &format!("[endpoints.m]\nurl = \"{url}\"\nin_flight = 1\n"));
     let ran = project.thresh(&["run", "--json", "p.yaml"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let events: Vec<serde_json::Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events[0]["event"], "run_started");
     assert_eq!(events.last().unwrap()["event"], "run_finished");
-    let paced: Vec<_> =
-        events.iter().filter(|event| event["event"] == "progress" && event.get("rate").is_some()).collect();
+    let paced = |event: &&serde_json::Value| event["event"] == "progress" && event.get("rate").is_some();
+    let paced: Vec<_> = events.iter().filter(paced).collect();
+    assert!(!paced.is_empty(), "{}", ran.stdout);
     for event in paced {
         assert!(event["rate"].as_f64().unwrap() > 0.0 && event["seconds_left"].as_f64().unwrap() >= 0.0);
     }

@@ -71,7 +71,7 @@ fn the_environment_is_clean() {
         "outputs": {"vars": {"path": "vars"}, "place": {"path": "place"}, "files": {"path": "files"}}}));
     bench.run(&list, &[]).unwrap();
     let vars = std::fs::read_to_string(bench.out("vars/vars")).unwrap();
-    let allowed = ["PATH", "HOME", "LANG", "PWD", "OLDPWD", "SHLVL", "_"];
+    let allowed = ["PATH", "HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "PWD", "OLDPWD", "SHLVL", "_"];
     assert!(std::env::vars_os().any(|(name, _)| name.to_str().is_none_or(|name| !allowed.contains(&name))));
     for name in vars.lines().map(|line| line.split('=').next().unwrap()) {
         assert!(allowed.contains(&name) || name.starts_with("THRESH_OUTPUT_"), "{name}");
