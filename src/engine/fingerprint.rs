@@ -9,8 +9,11 @@
 //! | `out.NAME` | the type of each output | a row type that changes its columns has a new version |
 //! | `also.NAME` | what else the kind declares, such as the hash of a file that a parameter names | |
 //!
-//! Not hashed: names of stages and pipelines, the order of keys, comments, the profile (device, endpoints, jobs), the clock,
-//! the environment, the machine.
+//! The content of a folder is the names and bytes of its files, the folder's own name among them: empty folders and
+//! permissions are no content. Inside lists, `null` counts.
+//!
+//! Not hashed: names of stages and pipelines, how a stage is run (pool, retries, time limit, frozen), the order of keys,
+//! comments, the profile (device, endpoints, jobs), the clock, the environment, the machine.
 
 use std::collections::BTreeMap;
 
