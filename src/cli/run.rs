@@ -5,12 +5,14 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::anyhow;
 use clap::Args;
 use tokio::runtime::Handle;
 
 use super::selection::{Selected, SelectionArgs};
 use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_indices, watch};
 use crate::child;
+use crate::config::Pipeline;
 use crate::engine::graph::Graph;
 use crate::engine::runner::{self, Options, RunError};
 use crate::engine::store::{Manifest, Store};
@@ -73,15 +75,15 @@ fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
         project.settings.jobs = jobs;
         project.settings.pools.remove("cpu");
     }
-    let Selected { wanted, allowed } = args.selection.choose(&pipeline)?;
+    let selected = args.selection.choose(&pipeline)?;
     let options = Options {
         profile: Arc::new(project.settings.clone()),
         project: project.root.clone(),
-        force: stage_indices(&pipeline, &args.force)?.into_iter().collect(),
+        force: forced(args, &pipeline, &selected)?,
         retry_broken: args.retry_broken,
         keep_going: args.keep_going,
-        wanted,
-        allowed,
+        wanted: selected.wanted,
+        allowed: selected.allowed,
         file: args.pipeline.pipeline.display().to_string(),
         set: args.pipeline.set.clone(),
         stop: stop.clone(),
@@ -89,7 +91,7 @@ fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
     let mut report = reporter(args);
     let run = runner::run(&pipeline.graph, &store, &options, |event| report.event(&pipeline.graph, event));
     let ran = runtime.block_on(run).map_err(|error| match error {
-        RunError::NoPool { .. } => Failure::Wrong(error.into()),
+        RunError::NoPool(_) => Failure::Wrong(error.into()),
         RunError::Store(error) => error.into(),
     })?;
     drop(report);
@@ -101,6 +103,21 @@ fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
         (0, true) => Err(Failure::Said(130)),
         _ => Err(Failure::Said(1)),
     }
+}
+
+/// The stages to compute whatever is there. One that would not be computed all the same is a mistake to tell.
+fn forced(args: &RunArgs, pipeline: &Pipeline, selected: &Selected) -> Result<BTreeSet<usize>, Failure> {
+    let forced: BTreeSet<usize> = stage_indices(pipeline, &args.force)?.into_iter().collect();
+    for &index in &forced {
+        let node = &pipeline.graph.nodes[index];
+        let why = match (node.policy.frozen, selected.wanted[index] && selected.allowed[index]) {
+            (true, _) => "is frozen: take `frozen` away to compute it",
+            (_, false) => "is not among the stages to run",
+            _ => continue,
+        };
+        return Err(Failure::Wrong(anyhow!("`--force {}`: this stage {why}", node.name)));
+    }
+    Ok(forced)
 }
 
 fn reporter(args: &RunArgs) -> Box<dyn Report> {

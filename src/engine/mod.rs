@@ -9,6 +9,7 @@ pub mod history;
 mod job;
 mod log;
 pub mod plan;
+pub mod pools;
 pub mod port;
 pub mod profile;
 pub mod rows;

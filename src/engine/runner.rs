@@ -15,6 +15,7 @@ use super::history::{self, Attempt, Newest, Outcome, RunRecord, StageRecord};
 use super::job::{Ended, Job, Message, Watch};
 use super::log::StageLog;
 use super::plan::fields_of;
+use super::pools::{NoPool, Pools};
 use super::profile::Profile;
 use super::stage::{Notice, in_full};
 use super::states::States;
@@ -69,14 +70,13 @@ pub async fn run(
     let _ = store.sweep(); // One that cannot be swept can still serve.
     let (run, started) = history::name_now(&graph.name);
     let (sender, receiver) = unbounded_channel();
-    let (pools, pool) = pools(graph, options)?;
+    let pools = Pools::new(graph, &options.wanted, options.profile.as_ref())?;
     let mut running = Run {
         graph,
         store,
         options,
-        states: States::new(graph, &options.wanted, pool.clone()),
+        states: States::new(graph, &options.wanted, pools.of()),
         pools,
-        pool,
         looked_up: HashMap::new(),
         told: BTreeSet::new(),
         computed: BTreeSet::new(),
@@ -137,45 +137,12 @@ pub enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A stage wants a pool in which the profile has no slots.
-    #[error(
-        "stage `{stage}` wants the pool `{pool}`, which the profile does not have; write `pools.{pool} = 1` into thresh.toml"
-    )]
-    NoPool { stage: String, pool: String },
+    #[error(transparent)]
+    NoPool(#[from] NoPool),
 }
 
 fn unrun(stage: &StageRecord) -> bool {
     matches!(stage.outcome, Outcome::Skipped | Outcome::Pending)
-}
-
-/// The stages that compute at once in one pool.
-struct Pool {
-    slots: usize,
-    busy: usize,
-}
-
-/// The pools of a graph, and each stage's.
-fn pools(graph: &Graph, options: &Options) -> Result<(Vec<Pool>, Vec<usize>), RunError> {
-    let (mut pools, mut number, mut of) = (Vec::new(), HashMap::new(), Vec::new());
-    for (node, wanted) in graph.nodes.iter().zip(&options.wanted) {
-        if !wanted {
-            of.push(0);
-            continue;
-        }
-        let profile = options.profile.as_ref();
-        let name = node.policy.pool.as_deref().unwrap_or_else(|| node.stage.pool(profile));
-        let index = match number.get(name) {
-            Some(&index) => index,
-            None => {
-                let slots = profile.slots(name);
-                let no_pool = || RunError::NoPool { stage: node.name.clone(), pool: name.to_owned() };
-                pools.push(Pool { slots: slots.filter(|&slots| slots > 0).ok_or_else(no_pool)?, busy: 0 });
-                number.insert(name, pools.len() - 1);
-                pools.len() - 1
-            }
-        };
-        of.push(index);
-    }
-    Ok((pools, of))
 }
 
 /// The newest results of frozen stages, or what is wrong with them.
@@ -210,9 +177,7 @@ struct Run<'a, R: FnMut(&Event)> {
     store: &'a Store,
     options: &'a Options,
     states: States,
-    pools: Vec<Pool>,
-    /// Each stage's pool.
-    pool: Vec<usize>,
+    pools: Pools,
     /// What stages depend on that wait for a slot.
     looked_up: HashMap<usize, (Fields, String)>,
     /// What was said of which stage, to say it once.
@@ -263,8 +228,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
                 self.look_up(index);
                 continue;
             }
-            let free = (0..self.pools.len()).filter(|&pool| self.pools[pool].busy < self.pools[pool].slots);
-            let Some(index) = free.into_iter().find_map(|pool| self.states.next_due(pool)) else { return };
+            let Some(index) = self.pools.free().find_map(|pool| self.states.next_due(pool)) else { return };
             self.start(index);
         }
     }
@@ -274,7 +238,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             Message::Said(stage, notice) => self.said(stage, notice),
             Message::Tried(stage, attempt, again) => self.tried(stage, attempt, again),
             Message::Ended(index, ended, seconds) => {
-                self.pools[self.pool[index]].busy -= 1;
+                self.pools.give_back(index);
                 self.watches.remove(&index);
                 self.ended(index, ended, seconds);
                 self.unsaved = true;
@@ -369,7 +333,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
         let job = self.job(index, fields, id);
         self.watches.insert(index, job.watch.clone());
         self.open_log(index);
-        self.pools[self.pool[index]].busy += 1;
+        self.pools.take(index);
         (self.report)(&Event::StageStarted { stage: index });
         tokio::task::spawn_blocking(move || job.run(lock));
     }

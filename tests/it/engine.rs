@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::project::Project;
+use crate::project::{Project, counts, ran};
 
 /// `numbers` writes the seed, `double` reads it, `sum` reads both; each leaves a mark when it really runs.
 const CHAIN: &str = r#"
@@ -27,18 +27,6 @@ stages:
       command: "cat {in.parity}/n.txt > {out.text}; echo report >> {project}/ran"
       outputs: {text: {path: text.txt}}
 "#;
-
-fn ran(project: &Project) -> Vec<String> {
-    let path = project.path().join("ran");
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let _ = std::fs::remove_file(path);
-    text.lines().map(str::to_owned).collect()
-}
-
-fn counts(event: &serde_json::Value) -> (u64, u64, u64) {
-    let number = |key: &str| event[key].as_u64().unwrap();
-    (number("computed"), number("fresh"), number("failed"))
-}
 
 #[test]
 fn a_second_run_computes_nothing_and_a_change_only_what_depends_on_it() {

@@ -12,11 +12,10 @@ mod victims;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::project::Project;
+use crate::project::{Project, within};
 
 const TWIN: &str = include_str!("../twin.yaml");
 
@@ -95,17 +94,6 @@ fn clean(seed: u32) -> &'static Artifacts {
         })
     });
     &CLEAN[seed as usize - 20]
-}
-
-fn within(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
-    let begin = Instant::now();
-    while !done() {
-        if begin.elapsed() > Duration::from_secs(seconds) {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    true
 }
 
 /// The processes that work below a folder, with their command lines.

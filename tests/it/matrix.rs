@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::project::Project;
+use crate::project::{Project, counts, ran};
 
 /// `train` has a matrix, `eval` follows it, `report` collects.
 pub const PIPELINE: &str = r#"
@@ -42,15 +42,6 @@ stages:
     with: {command: "cat {in.model}/m > {out.r}", outputs: {r: {path: r}}}
 "#;
 
-fn ran(project: &Project) -> Vec<String> {
-    let path = project.path().join("ran");
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let _ = std::fs::remove_file(path);
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
 /// What each stage reads, as `thresh graph` tells it.
 fn graph(project: &Project, arguments: &[&str]) -> BTreeMap<String, String> {
     let text = project.ok(&[&["graph"], arguments].concat());
@@ -64,11 +55,6 @@ fn graph(project: &Project, arguments: &[&str]) -> BTreeMap<String, String> {
 fn text(project: &Project, arguments: &[&str], output: &str, file: &str) -> String {
     let path = project.ok(&[&["path"], arguments, &[output]].concat());
     std::fs::read_to_string(std::path::Path::new(path.trim()).join(file)).unwrap()
-}
-
-fn counts(event: &serde_json::Value) -> (u64, u64, u64) {
-    let number = |key: &str| event[key].as_u64().unwrap();
-    (number("computed"), number("fresh"), number("failed"))
 }
 
 #[test]

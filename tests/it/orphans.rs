@@ -1,13 +1,11 @@
 //! What a command started dies with the runner, however the runner dies.
 
 use std::process::{Child, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::project::Project;
+use crate::project::{Project, within};
 
 /// Writes the numbers of its processes: itself, a child, and one with a session of its own.
 const FAMILY: &str = "\
@@ -23,17 +21,6 @@ stages:
         sleep 300
       outputs: {never: {path: never}}
 ";
-
-fn within(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
-    let begin = Instant::now();
-    while !done() {
-        if begin.elapsed() > Duration::from_secs(seconds) {
-            return false;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    true
-}
 
 fn is_alive(pid: &str) -> bool {
     // A dead process that nobody has waited for still has an entry.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// A project that goes away with the test.
 pub struct Project {
@@ -85,4 +86,33 @@ impl Project {
     pub fn result(&self, pipeline: &str, output: &str) -> PathBuf {
         PathBuf::from(self.ok(&["path", pipeline, output]).trim())
     }
+}
+
+/// The marks that stages left in the file `ran` since it was last asked for, in the order of their names: stages that may run
+/// side by side leave theirs in any order.
+pub fn ran(project: &Project) -> Vec<String> {
+    let path = project.path().join("ran");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// The stages that a run computed, found fresh, and saw fail.
+pub fn counts(event: &serde_json::Value) -> (u64, u64, u64) {
+    let number = |key: &str| event[key].as_u64().unwrap();
+    (number("computed"), number("fresh"), number("failed"))
+}
+
+/// Waits until something is so; whether it was within so many seconds.
+pub fn within(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    while !done() {
+        if begin.elapsed() > Duration::from_secs(seconds) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }

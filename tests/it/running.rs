@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::project::Project;
+use crate::project::{Project, ran, within};
 
 /// A diamond: `a` and `side` feed `b`, which feeds `c`. Each leaves a mark when it really runs.
 const DIAMOND: &str = r#"
@@ -20,15 +20,6 @@ stages:
     with: {command: "cat {in.b}/x > {out.x}; echo c >> {project}/ran", outputs: {x: {path: x}}}
 "#;
 
-fn ran(project: &Project) -> Vec<String> {
-    let path = project.path().join("ran");
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let _ = std::fs::remove_file(path);
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
 fn diamond() -> Project {
     let project = Project::new();
     project.write("p.yaml", DIAMOND);
@@ -39,17 +30,6 @@ fn diamond() -> Project {
 fn record(project: &Project) -> serde_json::Value {
     let text = project.ok(&["runs", "--json"]);
     serde_json::from_str(text.lines().next().unwrap()).unwrap()
-}
-
-fn within(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
-    let begin = Instant::now();
-    while !done() {
-        if begin.elapsed() > Duration::from_secs(seconds) {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
 }
 
 #[test]
@@ -76,6 +56,7 @@ fn only_computes_a_stage_and_nothing_that_it_needs() {
     project.ok(&["run", "p.yaml", "--only", "b", "--force", "b"]);
     assert_eq!(ran(&project), ["b"]);
     assert_eq!(project.thresh(&["run", "p.yaml", "--only", "b", "--upto", "c"]).code, Some(2));
+    assert_eq!(project.thresh(&["run", "p.yaml", "--upto", "b", "--force", "c"]).code, Some(2));
 }
 
 #[test]
@@ -108,6 +89,8 @@ fn a_frozen_stage_keeps_its_newest_result_whatever_changes() {
     project.ok(&["run", "p.yaml"]);
     assert!(ran(&project).is_empty());
     assert_eq!(record(&project)["stages"][0]["outcome"], "frozen");
+    let forced = project.thresh(&["run", "p.yaml", "--force", "a"]);
+    assert!(forced.code == Some(2) && forced.stderr.contains("is frozen"), "{}", forced.stderr);
     project.write("p.yaml", &DIAMOND.replace("echo 1 >", "echo 7 >"));
     project.ok(&["run", "p.yaml"]);
     assert_eq!(ran(&project), ["a", "b", "c"]);
