@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Outcome, runs, say};
+use crate::config::seconds;
 use crate::engine::gc::{Garbage, GcError, Rule, What, collect, pin};
 
 #[derive(Args)]
@@ -100,14 +101,9 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 fn time(text: &str) -> Result<Duration, Failure> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let units = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
-    let read = || {
-        let number: f64 = text[..text.len() - unit.len()].parse().ok()?;
-        let (_, seconds) = units.iter().find(|(name, _)| *name == unit.trim())?;
-        Duration::try_from_secs_f64(number * seconds).ok()
-    };
-    read().ok_or_else(|| Failure::Wrong(anyhow!("`{text}` is no time; write `90 min`, `36 h` or `30 d`")))
+    let time = seconds(text, &units).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.ok_or_else(|| Failure::Wrong(anyhow!("`{text}` is no time; write `90 min`, `36 h` or `30 d`")))
 }
 
 #[cfg(test)]

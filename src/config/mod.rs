@@ -20,6 +20,7 @@ mod yaml;
 pub use diagnostic::{Diagnostic, Diagnostics, Sources};
 pub use kind_ports::ports;
 pub use pipeline::{Pipeline, load, load_through};
+pub use policy::seconds;
 pub use profile::{Project, Settings};
 
 /// Reads YAML text as one node: for examples that stand in the code.

@@ -48,14 +48,17 @@ fn time(node: &Node) -> Option<Duration> {
     let seconds = match &node.value {
         Value::Int(seconds) => *seconds as f64,
         Value::Float(seconds) => *seconds,
-        Value::Text(text) => {
-            let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-            let number: f64 = text[..text.len() - unit.len()].parse().ok()?;
-            number * [("s", 1.0), ("min", 60.0), ("h", 3600.0)].iter().find(|(name, _)| *name == unit.trim())?.1
-        }
+        Value::Text(text) => seconds(text, &[("s", 1.0), ("min", 60.0), ("h", 3600.0)])?,
         _ => return None,
     };
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
+}
+
+/// The seconds of a text such as `90 min`: a number and the name of one of the units, each given with its seconds.
+pub fn seconds(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number: f64 = text[..text.len() - unit.len()].parse().ok()?;
+    Some(number * units.iter().find(|(name, _)| *name == unit.trim())?.1)
 }
 
 #[cfg(test)]

@@ -156,11 +156,6 @@ pub fn write(store: &Store, record: &RunRecord) -> Result<(), StoreError> {
     Ok(fs::write_whole(store.runs().join(format!("{}.json", record.run)), &seal::seal(record))?)
 }
 
-/// All records, the newest first; a damaged one is left out.
-pub fn read(store: &Store) -> Result<Vec<RunRecord>, StoreError> {
-    Ok(read_all(store)?.0)
-}
-
 /// All records, the newest first, and the files of the damaged ones.
 pub fn read_all(store: &Store) -> Result<(Vec<RunRecord>, Vec<PathBuf>), StoreError> {
     let (mut records, mut damaged) = (Vec::new(), Vec::new());
