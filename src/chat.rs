@@ -1,7 +1,9 @@
 //! The messages of a chat: what agents, users, models and training data all speak.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -17,19 +19,60 @@ pub enum Role {
     Tool,
 }
 
-/// One message of a chat.
+/// One message of a chat, in the form of OpenAI's API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Who wrote it.
     pub role: Role,
     /// What was written.
     pub content: String,
+    /// The tools that an assistant's message calls, in native function calling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "none_is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a tool's message answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+/// One call of a tool, as a model writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct ToolCall {
+    /// By what the answer refers to it.
+    pub id: String,
+    /// What is called.
+    #[serde(rename = "type", default)]
+    pub kind: ToolKind,
+    /// The call itself.
+    pub function: FunctionCall,
+}
+
+/// What a tool is: a function, in every API there is so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolKind {
+    /// A function.
+    #[default]
+    Function,
+}
+
+/// A function's name and arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct FunctionCall {
+    /// The function's name.
+    pub name: String,
+    /// Its arguments as the model wrote them: JSON, where it kept to its form.
+    pub arguments: String,
+}
+
+/// Tables hold null, and JSON nothing, for a message without calls.
+fn none_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ToolCall>, D::Error> {
+    Ok(Option::<Vec<ToolCall>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Message {
     /// A message of the given role.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
     }
 
     /// A system message.
@@ -45,5 +88,160 @@ impl Message {
     /// An assistant message.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new(Role::Assistant, content)
+    }
+
+    /// A tool's answer to the call of this id.
+    pub fn tool(call: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { tool_call_id: Some(call.into()), ..Self::new(Role::Tool, content) }
+    }
+}
+
+impl ToolCall {
+    /// A call of a function.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, arguments: impl Into<String>) -> Self {
+        let function = FunctionCall { name: name.into(), arguments: arguments.into() };
+        Self { id: id.into(), kind: ToolKind::Function, function }
+    }
+}
+
+/// A chat that grows at its end. A clone shares all that was said before it, so the branches of a tree of dialogues take only
+/// the room of what is new in them.
+#[derive(Clone, Default)]
+pub struct Chat {
+    last: Option<Arc<Link>>,
+}
+
+struct Link {
+    message: Message,
+    before: Chat,
+    length: usize,
+}
+
+impl Chat {
+    /// A chat in which nothing was said yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, message: Message) {
+        let before = std::mem::take(self);
+        let length = before.len() + 1;
+        self.last = Some(Arc::new(Link { message, before, length }));
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.last.as_ref().map_or(0, |link| link.length)
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// The last message.
+    pub fn last(&self) -> Option<&Message> {
+        self.last.as_deref().map(|link| &link.message)
+    }
+
+    /// The messages from the last to the first.
+    pub fn backwards(&self) -> impl Iterator<Item = &Message> {
+        let links = std::iter::successors(self.last.as_deref(), |link| link.before.last.as_deref());
+        links.map(|link| &link.message)
+    }
+
+    /// The messages after the first `known`, in order.
+    pub fn since(&self, known: usize) -> Vec<&Message> {
+        let mut messages: Vec<&Message> = self.backwards().take(self.len().saturating_sub(known)).collect();
+        messages.reverse();
+        messages
+    }
+
+    /// All messages, in order.
+    pub fn messages(&self) -> Vec<&Message> {
+        self.since(0)
+    }
+
+    /// A copy of all messages, in order.
+    pub fn to_vec(&self) -> Vec<Message> {
+        self.messages().into_iter().cloned().collect()
+    }
+}
+
+/// Link by link: a long chat must not take the stack with it.
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let mut last = self.last.take();
+        while let Some(mut link) = last.and_then(Arc::into_inner) {
+            last = link.before.last.take();
+        }
+    }
+}
+
+impl Extend<Message> for Chat {
+    fn extend<I: IntoIterator<Item = Message>>(&mut self, messages: I) {
+        messages.into_iter().for_each(|message| self.push(message));
+    }
+}
+
+impl FromIterator<Message> for Chat {
+    fn from_iter<I: IntoIterator<Item = Message>>(messages: I) -> Self {
+        let mut chat = Self::new();
+        chat.extend(messages);
+        chat
+    }
+}
+
+impl PartialEq for Chat {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.backwards().eq(other.backwards())
+    }
+}
+
+impl std::fmt::Debug for Chat {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.messages()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_shares_what_was_said_before() {
+        let mut chat: Chat = [Message::user("hi"), Message::assistant("hello")].into_iter().collect();
+        let mut other = chat.clone();
+        chat.push(Message::user("a"));
+        other.push(Message::user("b"));
+        let texts = |chat: &Chat| chat.messages().iter().map(|message| message.content.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (texts(&chat), texts(&other)),
+            (vec!["hi".into(), "hello".into(), "a".into()], vec!["hi".into(), "hello".into(), "b".into()])
+        );
+        assert!(std::ptr::eq(chat.messages()[0], other.messages()[0]));
+        assert_eq!((chat.len(), chat.last(), chat.since(2)), (3, Some(&Message::user("a")), vec![&Message::user("a")]));
+        assert!(chat != other && chat.since(9).is_empty() && Chat::new().is_empty());
+    }
+
+    #[test]
+    fn a_chat_of_a_million_messages_goes_away_without_a_deep_stack() {
+        let chat: Chat = (0..1_000_000).map(|_| Message::user("")).collect();
+        let shared = chat.clone();
+        drop(chat);
+        assert_eq!(shared.len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_message_without_calls_is_spelt_as_ever_and_one_with_calls_as_openai_does() {
+        assert_eq!(serde_json::to_string(&Message::user("hi")).unwrap(), r#"{"role":"user","content":"hi"}"#);
+        let call = ToolCall::new("c1", "search_hotel", "{}");
+        let message = Message { tool_calls: vec![call], ..Message::assistant("") };
+        let text = r#"{"role":"assistant","content":"","tool_calls":[{"id":"c1","type":"function","function":{"name":"search_hotel","arguments":"{}"}}]}"#;
+        assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Message>(text).unwrap(), message);
+        let answer = Message::tool("c1", "[]");
+        assert_eq!(serde_json::from_str::<Message>(&serde_json::to_string(&answer).unwrap()).unwrap(), answer);
     }
 }

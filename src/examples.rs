@@ -15,7 +15,7 @@ pub struct SftExample {
 }
 
 impl Row for SftExample {
-    const TYPE: &'static str = "data.sft/v1";
+    const TYPE: &'static str = "data.sft/v2";
 }
 
 /// A continuation of a chat that is to become likelier or less likely.
@@ -32,5 +32,5 @@ pub struct KtoExample {
 }
 
 impl Row for KtoExample {
-    const TYPE: &'static str = "data.kto/v1";
+    const TYPE: &'static str = "data.kto/v2";
 }

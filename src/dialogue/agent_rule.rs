@@ -21,7 +21,7 @@ use super::lexicon::Lexicon;
 use super::react::observation;
 use super::seed;
 use super::tools::{parameter_names, unique_key};
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Role};
 use crate::llm::{ChatModel, ChatRequest, ModelError, Reply};
 
 /// The rule agent of one world.
@@ -65,9 +65,9 @@ impl RuleAgent {
     }
 
     /// The next reply to a chat. The same chat and seed give the same text.
-    pub fn reply(&self, messages: &[Message], seed: u64) -> String {
+    pub fn reply(&self, chat: &Chat, seed: u64) -> String {
         let mut rng = seed::generator(seed, &["rule-agent"]);
-        let view = View::read(messages, &self.lexicon);
+        let view = View::read(chat, &self.lexicon);
         let decision = view.decide(&mut rng);
         let decision = if rng.random_bool(self.noise) { self.spoil(decision, &mut rng) } else { decision };
         match decision {
@@ -115,17 +115,23 @@ impl RuleAgent {
 
 impl ChatModel for RuleAgent {
     fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>> {
-        let text = self.reply(&request.messages, request.seed);
+        let text = self.reply(&request.chat, request.seed);
         // Rules read and write no tokens.
-        Box::pin(ready(Ok(Reply { text, prompt_tokens: 0, completion_tokens: 0, cut_off: false })))
+        Box::pin(ready(Ok(Reply {
+            text,
+            tool_calls: Vec::new(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cut_off: false,
+        })))
     }
 }
 
 impl View {
-    fn read(messages: &[Message], lexicon: &Lexicon) -> Self {
+    fn read(chat: &Chat, lexicon: &Lexicon) -> Self {
         let mut view = Self::default();
         let mut pending = None;
-        for message in messages.iter().filter(|message| message.role != Role::System) {
+        for message in chat.messages().into_iter().filter(|message| message.role != Role::System) {
             if message.role == Role::Assistant {
                 pending = view.read_commands(&message.content);
             } else if let Some(text) = observation(message) {
@@ -295,6 +301,7 @@ mod tests {
     use super::super::task::WorldItem;
     use super::super::world::World;
     use super::*;
+    use crate::chat::Message;
 
     fn agent(noise: f64) -> RuleAgent {
         let body = r#"{"name": "golden lantern", "food": "thai", "area": "north", "pricerange": "cheap"}"#;
@@ -305,7 +312,7 @@ mod tests {
     #[test]
     fn it_searches_offers_and_books() {
         let agent = agent(0.0);
-        let mut chat = vec![Message::user("i need a thai restaurant in the north.")];
+        let mut chat: Chat = [Message::user("i need a thai restaurant in the north.")].into_iter().collect();
         let reply = agent.reply(&chat, 1);
         assert_eq!(
             reply,
@@ -326,13 +333,13 @@ mod tests {
 
     #[test]
     fn it_asks_when_it_knows_too_little() {
-        let reply = agent(0.0).reply(&[Message::user("i want a restaurant in the north.")], 1);
+        let reply = agent(0.0).reply(&[Message::user("i want a restaurant in the north.")].into_iter().collect(), 1);
         assert_eq!(reply, "SPEAK which food and which price range? <COMMAND_END>");
     }
 
     #[test]
     fn noise_is_drawn_from_the_seed() {
-        let chat = [Message::user("i need a cheap thai restaurant in the north.")];
+        let chat = [Message::user("i need a cheap thai restaurant in the north.")].into_iter().collect();
         let noisy = agent(1.0);
         let replies: BTreeSet<String> = (0..20).map(|seed| noisy.reply(&chat, seed)).collect();
         assert!(replies.len() > 3 && !replies.contains(&agent(0.0).reply(&chat, 0)));

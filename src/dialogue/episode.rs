@@ -14,7 +14,7 @@ use super::task::Task;
 use super::user::{User, UserState};
 use super::user_agenda::UserTurn;
 use super::world::World;
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 use crate::llm::ModelError;
 use crate::table::Row;
 
@@ -30,13 +30,13 @@ pub struct Cast {
     pub agent: ReactAgent,
 }
 
-/// A dialogue in progress. Cloning it forks it: the world and the task are shared, the messages copied.
+/// A dialogue in progress. Cloning it forks it: the world, the task and what was said so far are shared.
 #[derive(Clone, Debug)]
 pub struct Episode {
     /// What the customer sees.
-    pub visible: Vec<Message>,
+    pub visible: Chat,
     /// What the agent sees, without the system message: the customer's texts, its own commands, `APIRETURN`s.
-    pub internal: Vec<Message>,
+    pub internal: Chat,
     /// The server with its calls.
     pub session: Session,
     /// Whether the customer ended the dialogue.
@@ -55,8 +55,8 @@ impl Episode {
     /// When the task is none of this environment.
     pub fn begin(cast: &Cast, world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, TaskError> {
         Ok(Self {
-            visible: Vec::new(),
-            internal: Vec::new(),
+            visible: Chat::new(),
+            internal: Chat::new(),
             user: cast.user.begin(&task),
             session: Session::new(world, task, rules)?,
             ended: false,
@@ -123,8 +123,8 @@ impl Episode {
             },
             reason: broken.map(ToString::to_string),
             ended: self.ended,
-            messages: self.visible.clone(),
-            internal: self.internal.clone(),
+            messages: self.visible.to_vec(),
+            internal: self.internal.to_vec(),
             calls: self.calls(),
             goals: task.goals.iter().map(|goal| goal.api.clone()).collect(),
             goals_hit: hit.into_iter().map(|goal| goal as u32).collect(),
@@ -140,10 +140,11 @@ impl Episode {
         let (task, rules) = (self.session.task(), self.session.rules());
         let mut recorded = self.session.calls().iter();
         let mut calls = Vec::new();
-        for (at, message) in self.internal.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
+        let internal = self.internal.messages();
+        for (at, message) in internal.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
             for command in parse(&message.content) {
                 let Command::Call { api, arguments } = command else { continue };
-                let seen = self.internal.get(at + 1).and_then(observation).unwrap_or_default();
+                let seen = internal.get(at + 1).and_then(|message| observation(message)).unwrap_or_default();
                 let hits = recorded.next().map(|call| reward::hits(task, &[call.as_ref()], rules)).unwrap_or_default();
                 calls.push(EpisodeCall {
                     api,
@@ -220,7 +221,7 @@ pub struct EpisodeRow {
 }
 
 impl Row for EpisodeRow {
-    const TYPE: &'static str = "dialogue.episode/v1";
+    const TYPE: &'static str = "dialogue.episode/v2";
 }
 
 #[cfg(test)]

@@ -160,11 +160,11 @@ fn the_goal_user_speaks_through_its_model() {
     let row = town.play(&cast, 0, 1);
     assert!(row.ended && row.messages.len() == 3 && row.user_completion_tokens > 0);
     let requests = script.requests();
-    assert!(requests.iter().all(|request| request.messages[0].role == Role::System));
-    assert!(!requests[0].messages[0].content.contains("<span"));
+    assert!(requests.iter().all(|request| request.messages()[0].role == Role::System));
+    assert!(!requests[0].messages()[0].content.contains("<span"));
     // The customer is the assistant of its own model: its first words come back in that role.
-    assert_eq!(requests[1].messages[2].role, Role::Assistant);
-    assert_eq!(requests[1].messages.last().unwrap().role, Role::User);
+    assert_eq!(requests[1].messages()[2].role, Role::Assistant);
+    assert_eq!(requests[1].messages().last().unwrap().role, Role::User);
     assert_eq!(town.play(&cast, 0, 1).outcome, Outcome::Broken);
 }
 

@@ -1,6 +1,7 @@
 //! The ReAct agent: a chat model that plans, calls tools and speaks in text commands (reference, section 2.7).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use minijinja::{Environment, context};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::command::{API_RETURN, COMMAND_END, Command, parse};
 use super::server::Session;
 use super::world::World;
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 use crate::llm::{ChatModel, ChatRequest, ModelError, Sampling};
 
 /// What a customer sees of a turn without a `SPEAK` (reference, section 2.7).
@@ -48,7 +49,7 @@ pub struct ReactAgent {
     /// Who writes the commands.
     pub model: Rc<dyn ChatModel>,
     /// The system message, where there is one.
-    pub system: Option<String>,
+    pub system: Option<Arc<Message>>,
     /// How replies are drawn.
     pub sampling: Sampling,
     /// Replies that one turn may take; the reference allows 3.
@@ -86,16 +87,13 @@ impl ReactAgent {
     ///
     /// # Errors
     /// When the model gives no reply: then `chat` and `session` hold what was done before it.
-    pub async fn turn(
-        &self,
-        chat: &mut Vec<Message>,
-        session: &mut Session,
-        seed: u64,
-    ) -> Result<AgentTurn, ModelError> {
+    pub async fn turn(&self, chat: &mut Chat, session: &mut Session, seed: u64) -> Result<AgentTurn, ModelError> {
         let mut usage = Usage::default();
         for attempt in 0..self.tries {
             let request = ChatRequest {
-                messages: self.system.iter().map(Message::system).chain(chat.iter().cloned()).collect(),
+                system: self.system.clone(),
+                chat: chat.clone(),
+                tools: None,
                 sampling: self.sampling.clone(),
                 seed: super::seed::derive(seed, &["reply", &attempt.to_string()]),
             };
@@ -111,7 +109,7 @@ impl ReactAgent {
 }
 
 /// Does the commands of a reply; returns what was spoken, which ends the turn.
-fn perform(reply: &str, chat: &mut Vec<Message>, session: &mut Session) -> Option<String> {
+fn perform(reply: &str, chat: &mut Chat, session: &mut Session) -> Option<String> {
     let mut written = Vec::new();
     let mut acted = false;
     for command in parse(reply) {

@@ -140,7 +140,7 @@ impl Synthesizer {
             if user.ended {
                 log.push(Turn { text: "goodbye.".to_owned(), metadata: state });
                 let reached = reward(&task, episode.session.calls(), episode.session.rules()) >= 1.0;
-                return Ok(reached.then_some((log, episode.internal)));
+                return Ok(reached.then_some((log, episode.internal.to_vec())));
             }
             let before = episode.session.calls().len();
             let agent = episode.agent_step(&self.cast, derive(seed, &["agent", &step]));

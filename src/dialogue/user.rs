@@ -8,7 +8,7 @@ use super::react::Usage;
 use super::task::Task;
 use super::user_agenda::{AgendaUser, UserTurn};
 use super::user_model::GoalUser;
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Role};
 use crate::llm::ModelError;
 
 /// A kind of user. It holds no dialogue: one user serves many, each with a state of its own.
@@ -52,7 +52,7 @@ impl User {
     pub async fn speak(
         &self,
         state: &mut UserState,
-        visible: &[Message],
+        visible: &Chat,
         seed: u64,
     ) -> Result<(UserTurn, Usage), ModelError> {
         match (self, state) {

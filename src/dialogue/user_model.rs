@@ -1,12 +1,13 @@
 //! The goal user: a language model that plays the customer from the goal in words (reference, section 2.7).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use minijinja::{Environment, context};
 
 use super::react::Usage;
 use super::user_agenda::{END, UserTurn};
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 use crate::llm::{ChatModel, ChatRequest, ModelError, Sampling};
 
 /// The prompts that come with the program.
@@ -47,17 +48,18 @@ impl GoalUser {
     ///
     /// # Errors
     /// When the model gives no reply.
-    pub async fn speak(&self, goal: &str, visible: &[Message], seed: u64) -> Result<(UserTurn, Usage), ModelError> {
+    pub async fn speak(&self, goal: &str, visible: &Chat, seed: u64) -> Result<(UserTurn, Usage), ModelError> {
         let goal = without_tags(goal);
         let prompt = self.prompt(&goal, visible.is_empty()).map_err(|error| ModelError::Failed(error.to_string()))?;
-        let mut messages = vec![Message::system(prompt)];
         // Chat servers want a user's message first: the agent greets.
-        messages.push(Message::user("Hello, how can I help you?"));
-        messages.extend(visible.iter().map(|message| match message.role {
+        let mut chat: Chat = [Message::user("Hello, how can I help you?")].into_iter().collect();
+        chat.extend(visible.messages().into_iter().map(|message| match message.role {
             Role::Assistant => Message::user(message.content.clone()),
             _ => Message::assistant(message.content.clone()),
         }));
-        let reply = self.model.complete(ChatRequest { messages, sampling: self.sampling.clone(), seed }).await?;
+        let system = Some(Arc::new(Message::system(prompt)));
+        let request = ChatRequest { system, chat, tools: None, sampling: self.sampling.clone(), seed };
+        let reply = self.model.complete(request).await?;
         let usage = Usage { prompt: reply.prompt_tokens, completion: reply.completion_tokens };
         Ok((turn(&reply.text), usage))
     }

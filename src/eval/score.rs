@@ -24,7 +24,7 @@ pub struct EpisodeView {
 }
 
 impl Row for EpisodeView {
-    const TYPE: &'static str = "dialogue.episode/v1";
+    const TYPE: &'static str = "dialogue.episode/v2";
 }
 
 /// The score of one episode.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::rules::Rules;
 use super::search::{Next, Search, Settings};
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 
 /// The folder of golden files.
 pub fn folder() -> PathBuf {
@@ -72,7 +72,7 @@ struct Example {
 
 #[derive(Clone, Default)]
 struct Scripted {
-    messages: Vec<Message>,
+    messages: Chat,
     recent: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ impl Simulation for Script<'_> {
         state.messages.push(Message::assistant("out of tries"));
     }
 
-    fn messages<'s>(&self, state: &'s Scripted) -> &'s [Message] {
+    fn chat<'s>(&self, state: &'s Scripted) -> &'s Chat {
         &state.messages
     }
 }
@@ -141,7 +141,7 @@ fn play(scenario: &Scenario, rules: Rules) -> Trace {
         rules,
         ..Settings::default()
     };
-    let root = Scripted { messages: vec![Message::user("u-root")], recent: Vec::new() };
+    let root = Scripted { messages: [Message::user("u-root")].into_iter().collect(), recent: Vec::new() };
     let mut search = Search::new(&script, "scripted", root, scenario.rewards.len(), &settings);
     let mut trace = Vec::new();
     for step in 0..scenario.steps {

@@ -44,7 +44,7 @@ pub struct NodeRow {
 }
 
 impl Row for NodeRow {
-    const TYPE: &'static str = "josh.node/v1";
+    const TYPE: &'static str = "josh.node/v2";
 }
 
 /// What a row will show of a node.

@@ -89,7 +89,7 @@ impl<'s, S: Simulation> Search<'s, S> {
     /// A search about to take its first step from a state that the user has opened.
     pub fn new(simulation: &'s S, dialogue: &'s str, root: S::State, goals: usize, settings: &'s Settings) -> Self {
         let mut tree = Tree::new(goals);
-        tree.grow(0, simulation.messages(&root));
+        tree.grow(0, simulation.chat(&root));
         Self { simulation, dialogue, settings, tree, states: vec![Some(root)], steps: 0 }
     }
 
@@ -282,7 +282,7 @@ impl<'s, S: Simulation> Search<'s, S> {
 
     /// Puts a stepped state back, and what it said into the tree.
     fn settle(&mut self, leaf: NodeId, state: S::State) {
-        self.tree.grow(leaf, self.simulation.messages(&state));
+        self.tree.grow(leaf, self.simulation.chat(&state));
         self.states[leaf] = Some(state);
     }
 

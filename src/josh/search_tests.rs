@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::search::{Settings, search};
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use super::tree::{Outcome, Tree};
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 use crate::seed::derive;
 
 /// A dialogue whose every turn is drawn from the step's seed and the messages before it.
@@ -38,8 +38,8 @@ async fn suspend(times: u64) {
 }
 
 impl Chance {
-    async fn draw(&self, state: &[Message], seed: u64) -> u64 {
-        let said: Vec<&str> = state.iter().map(|message| message.content.as_str()).collect();
+    async fn draw(&self, state: &Chat, seed: u64) -> u64 {
+        let said: Vec<&str> = state.messages().into_iter().map(|message| message.content.as_str()).collect();
         let drawn = derive(seed, &said);
         if self.suspends {
             suspend(drawn % 5).await;
@@ -49,9 +49,9 @@ impl Chance {
 }
 
 impl Simulation for Chance {
-    type State = Vec<Message>;
+    type State = Chat;
 
-    async fn user_step(&self, state: &mut Vec<Message>, seed: u64) -> Result<UserTurn, Broken> {
+    async fn user_step(&self, state: &mut Chat, seed: u64) -> Result<UserTurn, Broken> {
         let drawn = self.draw(state, seed).await;
         state.push(Message::user(format!("u{}", drawn % 1000)));
         match drawn / 1000 % 100 {
@@ -62,12 +62,7 @@ impl Simulation for Chance {
         }
     }
 
-    async fn agent_step(
-        &self,
-        state: &mut Vec<Message>,
-        left: &[GoalIndex],
-        seed: u64,
-    ) -> Result<AgentTurn, AgentError> {
+    async fn agent_step(&self, state: &mut Chat, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
         let drawn = self.draw(state, seed).await;
         let dice = drawn / 1000 % 100;
         if dice < self.breaks {
@@ -81,18 +76,18 @@ impl Simulation for Chance {
         Ok(AgentTurn { finished: (drawn / 100_000).is_multiple_of(self.rounds), hits })
     }
 
-    fn out_of_tries(&self, state: &mut Vec<Message>) {
+    fn out_of_tries(&self, state: &mut Chat) {
         state.push(Message::assistant("out of tries"));
     }
 
-    fn messages<'s>(&self, state: &'s Vec<Message>) -> &'s [Message] {
+    fn chat<'s>(&self, state: &'s Chat) -> &'s Chat {
         state
     }
 }
 
 /// Searches to the end.
 pub fn grow(simulation: &Chance, goals: usize, settings: &Settings) -> Tree {
-    let mut running = Box::pin(search(simulation, "MUL0001.json", Vec::new(), goals, settings));
+    let mut running = Box::pin(search(simulation, "MUL0001.json", Chat::new(), goals, settings));
     loop {
         if let Some(tree) = (&mut running).now_or_never() {
             return tree;
@@ -167,30 +162,30 @@ struct Fixed {
 }
 
 impl Simulation for Fixed {
-    type State = Vec<Message>;
+    type State = Chat;
 
-    async fn user_step(&self, state: &mut Vec<Message>, _: u64) -> Result<UserTurn, Broken> {
+    async fn user_step(&self, state: &mut Chat, _: u64) -> Result<UserTurn, Broken> {
         state.push(Message::user("u"));
         Ok(if state.len() == 1 { self.first_user } else { UserTurn::GoesOn })
     }
 
-    async fn agent_step(&self, state: &mut Vec<Message>, _: &[GoalIndex], _: u64) -> Result<AgentTurn, AgentError> {
+    async fn agent_step(&self, state: &mut Chat, _: &[GoalIndex], _: u64) -> Result<AgentTurn, AgentError> {
         state.push(Message::assistant("a"));
         self.turn.clone()
     }
 
-    fn out_of_tries(&self, state: &mut Vec<Message>) {
+    fn out_of_tries(&self, state: &mut Chat) {
         state.push(Message::assistant("out of tries"));
     }
 
-    fn messages<'s>(&self, state: &'s Vec<Message>) -> &'s [Message] {
+    fn chat<'s>(&self, state: &'s Chat) -> &'s Chat {
         state
     }
 }
 
 fn run(simulation: &Fixed, goals: usize, rules: Rules) -> Tree {
     let settings = Settings { rules, max_steps: 4, ..Settings::default() };
-    search(simulation, "d", Vec::new(), goals, &settings).now_or_never().expect("it never waits")
+    search(simulation, "d", Chat::new(), goals, &settings).now_or_never().expect("it never waits")
 }
 
 #[test]

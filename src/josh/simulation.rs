@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::chat::Message;
+use crate::chat::Chat;
 
 /// A goal by its place in the task's list of goals.
 pub type GoalIndex = usize;
@@ -75,5 +75,5 @@ pub trait Simulation {
     fn out_of_tries(&self, state: &mut Self::State);
 
     /// The dialogue as the agent sees it, without the system message. Steps only ever append to it.
-    fn messages<'s>(&self, state: &'s Self::State) -> &'s [Message];
+    fn chat<'s>(&self, state: &'s Self::State) -> &'s Chat;
 }

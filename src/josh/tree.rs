@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
 use super::simulation::GoalIndex;
-use crate::chat::{Message, Role};
+use crate::chat::{Chat, Message, Role};
 
 /// A node by its place in the arena.
 pub type NodeId = usize;
@@ -160,9 +160,9 @@ impl Tree {
     }
 
     /// Takes over what a node's dialogue has grown by.
-    pub fn grow(&mut self, node: NodeId, dialogue: &[Message]) {
+    pub fn grow(&mut self, node: NodeId, dialogue: &Chat) {
         let known = self.length(node);
-        self.nodes[node].messages.extend(dialogue.iter().skip(known).cloned());
+        self.nodes[node].messages.extend(dialogue.since(known).into_iter().cloned());
     }
 
     /// The first messages of a node's dialogue, at most `length` of them.
@@ -216,16 +216,22 @@ impl Tree {
 fn digest(messages: &[Message], success: bool, golden: bool) -> blake3::Hash {
     let mut hash = blake3::Hasher::new();
     hash.update(&[success.into(), golden.into()]);
+    let mut text = |text: &str| {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
     for message in messages {
-        let role = match message.role {
-            Role::System => 0,
-            Role::User => 1,
-            Role::Assistant => 2,
-            Role::Tool => 3,
-        };
-        hash.update(&[role]);
-        hash.update(&(message.content.len() as u64).to_le_bytes());
-        hash.update(message.content.as_bytes());
+        text(match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        });
+        text(&message.content);
+        for call in &message.tool_calls {
+            text(&call.function.name);
+            text(&call.function.arguments);
+        }
     }
     hash.finalize()
 }

@@ -199,6 +199,7 @@ pub(super) mod tests {
             for (place, (_, sender)) in batch.into_iter().enumerate() {
                 let _ = sender.send(Reply {
                     text: place.to_string(),
+                    tool_calls: Vec::new(),
                     prompt_tokens: 1,
                     completion_tokens: 1,
                     cut_off: false,
@@ -210,7 +211,7 @@ pub(super) mod tests {
 
     fn request(seed: u64) -> ChatRequest {
         let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
-        ChatRequest { messages: vec![Message::user("hello")], sampling, seed }
+        ChatRequest { system: None, chat: [Message::user("hello")].into_iter().collect(), tools: None, sampling, seed }
     }
 
     /// A dialogue of so many turns.

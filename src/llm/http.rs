@@ -208,7 +208,7 @@ impl HttpModel {
         });
         let (prompt_tokens, completion_tokens) = answer.tokens.unwrap_or_default();
         let text = if self.key.as_ref().is_some_and(Key::is_long) { self.redacted(&answer.text) } else { answer.text };
-        Ok(Reply { text, prompt_tokens, completion_tokens, cut_off: answer.cut_off })
+        Ok(Reply { text, tool_calls: answer.tool_calls, prompt_tokens, completion_tokens, cut_off: answer.cut_off })
     }
 
     /// Reads a body, as far as it is of a sensible size.

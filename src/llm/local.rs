@@ -45,7 +45,7 @@ impl LocalModel {
     }
 
     fn queue(&self, request: ChatRequest) -> Result<oneshot::Receiver<Result<Reply, ModelError>>, ModelError> {
-        let ids = chat::encode_prompt(&self.tokenizer, &request.messages).map_err(failed)?;
+        let ids = chat::encode_prompt(&self.tokenizer, request.messages()).map_err(failed)?;
         let context = self.generator.borrow().context();
         if ids.len() >= context {
             return Err(ModelError::TooLong { tokens: ids.len(), context });
@@ -67,6 +67,7 @@ impl LocalModel {
         }
         Ok(Reply {
             text,
+            tool_calls: Vec::new(),
             prompt_tokens: waiting.request.ids.len() as u64,
             completion_tokens: generated.ids.len() as u64,
             cut_off: generated.cut_off && stop.is_none(),
@@ -135,7 +136,7 @@ mod tests {
 
     fn request(text: &str, seed: u64) -> ChatRequest {
         let sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, max_tokens: 12, stop: Vec::new() };
-        ChatRequest { messages: vec![Message::user(text)], sampling, seed }
+        ChatRequest { system: None, chat: [Message::user(text)].into_iter().collect(), tools: None, sampling, seed }
     }
 
     fn ask(model: &LocalModel, requests: Vec<ChatRequest>) -> Vec<Result<Reply, ModelError>> {

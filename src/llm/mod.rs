@@ -6,9 +6,12 @@ pub mod local;
 pub mod scripted;
 mod wire;
 
-use futures_util::future::LocalBoxFuture;
+use std::sync::Arc;
 
-use crate::chat::Message;
+use futures_util::future::LocalBoxFuture;
+use serde_json::Value;
+
+use crate::chat::{Chat, Message, ToolCall};
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,12 +31,24 @@ pub struct Sampling {
 /// One request for a reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
-    /// The chat so far, system message first where there is one.
-    pub messages: Vec<Message>,
+    /// The system message, where there is one: shared by all requests of an agent.
+    pub system: Option<Arc<Message>>,
+    /// The chat so far, after the system message.
+    pub chat: Chat,
+    /// The definitions of the tools that the reply may call natively (OpenAI function schemas); `None` of a model that
+    /// writes its calls as text.
+    pub tools: Option<Arc<[Value]>>,
     /// How the reply is drawn.
     pub sampling: Sampling,
     /// The same request with the same seed gives the same reply, as far as the model's server honours seeds.
     pub seed: u64,
+}
+
+impl ChatRequest {
+    /// All messages in order, the system message first.
+    pub fn messages(&self) -> Vec<&Message> {
+        self.system.as_deref().into_iter().chain(self.chat.messages()).collect()
+    }
 }
 
 /// One reply and what it cost.
@@ -41,6 +56,8 @@ pub struct ChatRequest {
 pub struct Reply {
     /// The reply's text, without the text that ended it.
     pub text: String,
+    /// The tools that the reply calls natively, in order.
+    pub tool_calls: Vec<ToolCall>,
     /// Tokens of the request, as the server or our tokenizer counts them.
     pub prompt_tokens: u64,
     /// Tokens of the reply.

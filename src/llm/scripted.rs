@@ -40,13 +40,13 @@ impl Scripted {
 
     fn next(&self, request: ChatRequest) -> Result<Reply, ModelError> {
         let words = |text: &str| text.split_whitespace().count() as u64;
-        let prompt_tokens = request.messages.iter().map(|message| words(&message.content)).sum();
+        let prompt_tokens = request.messages().iter().map(|message| words(&message.content)).sum();
         let place = self.requests.borrow().len();
         self.requests.borrow_mut().push(request);
         let next = self.replies.borrow_mut().pop_front();
         let text = next.unwrap_or_else(|| Err(ModelError::Failed(format!("the script ends after {place} replies"))))?;
         let completion_tokens = words(&text);
-        Ok(Reply { text, prompt_tokens, completion_tokens, cut_off: false })
+        Ok(Reply { text, tool_calls: Vec::new(), prompt_tokens, completion_tokens, cut_off: false })
     }
 }
 
@@ -75,8 +75,8 @@ mod tests {
         ]);
         let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
         let jobs = (0..4).map(|seed| {
-            let messages = vec![Message::user(format!("say {seed}"))];
-            model.complete(ChatRequest { messages, sampling: sampling.clone(), seed })
+            let chat = [Message::user(format!("say {seed}"))].into_iter().collect();
+            model.complete(ChatRequest { system: None, chat, tools: None, sampling: sampling.clone(), seed })
         });
         let mut said = Vec::new();
         drive_here(&[&model], 1, jobs, |_, reply| said.push(reply), &AtomicBool::new(false)).unwrap();
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(said[1].as_ref().unwrap_err().to_string(), "the chat has 9 tokens, the model's context 8");
         assert_eq!(said[2].as_ref().unwrap().text, "three");
         assert_eq!(said[3].as_ref().unwrap_err().to_string(), "the model failed: the script ends after 3 replies");
-        assert_eq!(model.requests()[2].messages[0].content, "say 2");
+        assert_eq!(model.requests()[2].messages()[0].content, "say 2");
         assert_eq!(model.left(), 0);
     }
 }

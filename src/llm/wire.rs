@@ -1,10 +1,10 @@
 //! The JSON of chat completions, as OpenAI's API and the servers that follow it speak it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ChatRequest;
-use crate::chat::Message;
+use crate::chat::{Message, ToolCall};
 
 /// Seeds go out with 31 bits: some servers take no more, and JSON readers lose digits beyond 53.
 const SEED_BITS: u64 = (1 << 31) - 1;
@@ -12,7 +12,9 @@ const SEED_BITS: u64 = (1 << 31) - 1;
 #[derive(Serialize)]
 struct Body<'a> {
     model: &'a str,
-    messages: &'a [Message],
+    messages: Vec<&'a Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a [Value]>,
     temperature: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
@@ -28,6 +30,8 @@ struct Body<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) text: String,
+    /// The tools that it calls.
+    pub(super) tool_calls: Vec<ToolCall>,
     /// Tokens of request and reply, where the server counts them.
     pub(super) tokens: Option<(u64, u64)>,
     /// Whether the limit on tokens ended the reply.
@@ -39,7 +43,8 @@ pub(super) fn request(model: &str, request: &ChatRequest) -> Vec<u8> {
     let sampling = &request.sampling;
     let body = Body {
         model,
-        messages: &request.messages,
+        messages: request.messages(),
+        tools: request.tools.as_deref(),
         temperature: sampling.temperature,
         top_p: Some(sampling.top_p).filter(|sum| *sum < 1.0),
         top_k: sampling.top_k,
@@ -69,12 +74,20 @@ pub(super) fn answer(body: &[u8]) -> Result<Answer, String> {
         });
     };
     let choice = choices.first().ok_or("`choices` is empty")?;
-    let Some(text) = choice.pointer("/message/content").and_then(Value::as_str) else {
+    let tool_calls = match choice.pointer("/message/tool_calls") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(calls) => Vec::<ToolCall>::deserialize(calls)
+            .map_err(|error| format!("`tool_calls` of the first choice are none: {error}: `{choice}`"))?,
+    };
+    let text = choice.pointer("/message/content").and_then(Value::as_str);
+    // A message that calls tools needs no text.
+    let Some(text) = text.or((!tool_calls.is_empty()).then_some("")) else {
         return Err(format!("the first choice has no text: `{choice}`"));
     };
     let count = |name| json.get("usage")?.get(name)?.as_u64();
     Ok(Answer {
         text: text.to_owned(),
+        tool_calls,
         tokens: count("prompt_tokens").zip(count("completion_tokens")),
         cut_off: choice.get("finish_reason").and_then(Value::as_str) == Some("length"),
     })
@@ -93,14 +106,23 @@ fn message(json: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Chat;
     use crate::llm::Sampling;
+    use std::sync::Arc;
 
     #[test]
     fn a_request_says_what_is_asked_and_no_more() {
         let mut sampling = Sampling { temperature: 0.5, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() };
-        let messages = vec![Message::system("be ä"), Message::user("hi")];
+        let system = Some(Arc::new(Message::system("be ä")));
+        let chat: Chat = [Message::user("hi")].into_iter().collect();
         let ask = |sampling: &Sampling, seed| {
-            let asked = ChatRequest { messages: messages.clone(), sampling: sampling.clone(), seed };
+            let asked = ChatRequest {
+                system: system.clone(),
+                chat: chat.clone(),
+                tools: None,
+                sampling: sampling.clone(),
+                seed,
+            };
             String::from_utf8(request("m", &asked)).unwrap()
         };
         assert_eq!(
@@ -121,10 +143,25 @@ mod tests {
     fn an_answer_is_text_and_tokens() {
         let body = r#"{"choices":[{"message":{"content":"gr\u00fc\u00df 🌍"},"finish_reason":"length"}],
             "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
-        let expected = Answer { text: "grüß 🌍".to_owned(), tokens: Some((3, 2)), cut_off: true };
+        let expected =
+            Answer { text: "grüß 🌍".to_owned(), tool_calls: Vec::new(), tokens: Some((3, 2)), cut_off: true };
         assert_eq!(answer(body.as_bytes()), Ok(expected));
         let body = r#"{"choices":[{"message":{"content":""}}],"usage":{"prompt_tokens":3}}"#;
-        assert_eq!(answer(body.as_bytes()), Ok(Answer { text: String::new(), tokens: None, cut_off: false }));
+        assert_eq!(
+            answer(body.as_bytes()),
+            Ok(Answer { text: String::new(), tool_calls: Vec::new(), tokens: None, cut_off: false })
+        );
+    }
+
+    #[test]
+    fn an_answer_may_call_tools_instead_of_speaking() {
+        let body = r#"{"choices":[{"message":{"content":null,"tool_calls":[
+            {"id":"c1","type":"function","function":{"name":"search_hotel","arguments":"{not json"}}]}}]}"#;
+        let answered = answer(body.as_bytes()).unwrap();
+        assert_eq!(
+            (answered.text.as_str(), answered.tool_calls),
+            ("", vec![ToolCall::new("c1", "search_hotel", "{not json")])
+        );
     }
 
     #[test]

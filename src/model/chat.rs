@@ -27,7 +27,10 @@ impl EncodedChat {
 }
 
 /// The tokens of a chat.
-pub fn encode(tokenizer: &Tokenizer, messages: &[Message]) -> Result<EncodedChat, TokenizerError> {
+pub fn encode<'m>(
+    tokenizer: &Tokenizer,
+    messages: impl IntoIterator<Item = &'m Message>,
+) -> Result<EncodedChat, TokenizerError> {
     let mut chat = EncodedChat::default();
     for message in messages {
         let learnt = message.role == Role::Assistant;
@@ -39,7 +42,10 @@ pub fn encode(tokenizer: &Tokenizer, messages: &[Message]) -> Result<EncodedChat
 }
 
 /// The tokens of a chat that the assistant is to continue: the last one is the assistant's.
-pub fn encode_prompt(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TokenizerError> {
+pub fn encode_prompt<'m>(
+    tokenizer: &Tokenizer,
+    messages: impl IntoIterator<Item = &'m Message>,
+) -> Result<Vec<u32>, TokenizerError> {
     let mut ids = encode(tokenizer, messages)?.ids;
     ids.push(tokenizer.role(Role::Assistant));
     Ok(ids)

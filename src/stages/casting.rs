@@ -258,7 +258,7 @@ pub fn casting(context: &Context, agent: &Agent, user: &UserSpec, world: &Arc<Wo
             User::Goal(Rc::new(GoalUser::new(model, sampling, &template)?))
         }
     };
-    let system = prompt::system_message(context, agent.template())?.map(|message| message.content);
+    let system = prompt::system_message(context, agent.template())?.map(Arc::new);
     let agent = ReactAgent { model: model.clone(), system, sampling: agent.sampling(), tries: agent.tries };
     Ok(Casting { cast: Cast { user, agent }, models: vec![model], served, local })
 }

@@ -37,7 +37,7 @@ pub struct DataKto {
 
 impl Stage for DataKto {
     const KIND: &'static str = "data.kto";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 kto_data:
   kind: data.kto

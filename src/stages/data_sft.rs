@@ -34,7 +34,7 @@ pub struct DataSft {
 
 impl Stage for DataSft {
     const KIND: &'static str = "data.sft";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 sft_data:
   kind: data.sft

@@ -42,7 +42,7 @@ pub struct DemonstrationsBuild {
 
 impl Stage for DemonstrationsBuild {
     const KIND: &'static str = "demonstrations.build";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 demonstrations:
   kind: demonstrations.build

@@ -56,7 +56,7 @@ fn message_limit() -> usize {
 
 impl Stage for DialogueSimulate {
     const KIND: &'static str = "dialogue.simulate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const EXAMPLE: &'static str = "\
 evaluate:
   kind: dialogue.simulate

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
 use super::selection::Selection;
-use crate::chat::Message;
+use crate::chat::{Chat, Message};
 use crate::dialogue::episode::{Cast, Episode};
 use crate::dialogue::react::OUT_OF_RETRIES;
 use crate::dialogue::reward::turn_hits;
@@ -75,7 +75,7 @@ fn fifteen() -> usize {
 
 impl Stage for JoshHarvest {
     const KIND: &'static str = "josh.harvest";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const EXAMPLE: &'static str = "\
 harvest:
   kind: josh.harvest
@@ -205,7 +205,7 @@ impl Simulation for Players<'_> {
         episode.visible.push(Message::assistant(OUT_OF_RETRIES));
     }
 
-    fn messages<'s>(&self, episode: &'s Episode) -> &'s [Message] {
+    fn chat<'s>(&self, episode: &'s Episode) -> &'s Chat {
         &episode.internal
     }
 }

@@ -33,7 +33,7 @@ fn published() -> String {
 
 impl Stage for JoshImport {
     const KIND: &'static str = "josh.import";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 trees:
   kind: josh.import

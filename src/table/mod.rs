@@ -40,6 +40,7 @@ pub fn schema<T: Row>() -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::{Message, ToolCall};
     use serde::Deserialize;
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +91,27 @@ mod tests {
             assert_eq!(read::<Sample>(&a).unwrap(), rows);
             assert_eq!(read_type(&a).unwrap().as_deref(), Some(Sample::TYPE));
         }
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Talk {
+        messages: Vec<Message>,
+    }
+
+    impl Row for Talk {
+        const TYPE: &'static str = "test.talk/v1";
+    }
+
+    #[test]
+    fn messages_with_and_without_calls_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let call = ToolCall::new("c1", "search_hotel", "{}");
+        let calling = Message { tool_calls: vec![call], ..Message::assistant("") };
+        let talks = [vec![], vec![Message::user("hi"), calling, Message::tool("c1", "[]")], vec![Message::user("a")]];
+        let rows: Vec<Talk> = talks.into_iter().map(|messages| Talk { messages }).collect();
+        write(&path, rows.clone()).unwrap();
+        assert_eq!(read::<Talk>(&path).unwrap(), rows);
     }
 
     #[test]

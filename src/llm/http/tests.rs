@@ -33,7 +33,13 @@ fn model(server: &Server) -> HttpModel {
 
 fn request(seed: u64) -> ChatRequest {
     let sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, max_tokens: 16, stop: Vec::new() };
-    ChatRequest { messages: vec![Message::user("héllo \u{1F30D}")], sampling, seed }
+    ChatRequest {
+        system: None,
+        chat: [Message::user("héllo \u{1F30D}")].into_iter().collect(),
+        tools: None,
+        sampling,
+        seed,
+    }
 }
 
 fn ask(model: &HttpModel) -> Result<Reply, ModelError> {
