@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{effect_size, paired_p, reference_p};
+use super::bootstrap::{Interval, effect_size, paired_p, percentile_interval, reference_p};
 use super::mean;
 use super::permutation::sign_flip_p;
 use super::score::{Resampling, ScoreRow, SummaryRow, summarise};
 use crate::seed::derive;
 use crate::table::Row;
 
-/// How the p value of a difference is found.
+/// How a p value of a difference is found. All three stand in the table; this says which one is meant by `reward_p` and
+/// `success_p`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Test {
@@ -30,7 +31,7 @@ pub enum Test {
 pub struct Settings {
     /// The intervals, and the samples and the seed of the p values.
     pub resampling: Resampling,
-    /// The p values.
+    /// The p values that count.
     pub test: Test,
 }
 
@@ -68,14 +69,36 @@ pub struct ComparisonRow {
     pub unmatched: Option<u64>,
     /// The mean of the arm's reward less the baseline's.
     pub reward_difference: Option<f64>,
-    /// Its p value.
+    /// The lower end of its confidence interval: resampled pairs.
+    pub reward_difference_low: Option<f64>,
+    /// The upper end.
+    pub reward_difference_high: Option<f64>,
+    /// Its p value by the test that was chosen.
     pub reward_p: Option<f64>,
-    /// The difference in units of its standard deviation from dialogue to dialogue.
+    /// By flipped signs: paired, two-sided.
+    pub reward_p_permutation: Option<f64>,
+    /// By resampled differences: paired, two-sided.
+    pub reward_p_bootstrap: Option<f64>,
+    /// As the reference finds it: unpaired, one-sided (quirk Q40). `None` with a seed of more than 32 bits.
+    pub reward_p_reference: Option<f64>,
+    /// The difference in units of its standard deviation from dialogue to dialogue (Cohen's d_z); `None` where that is 0.
     pub reward_effect: Option<f64>,
     /// The arm's share of successes less the baseline's.
     pub success_difference: Option<f64>,
-    /// Its p value.
+    /// The lower end of its confidence interval: resampled pairs.
+    pub success_difference_low: Option<f64>,
+    /// The upper end.
+    pub success_difference_high: Option<f64>,
+    /// Its p value by the test that was chosen.
     pub success_p: Option<f64>,
+    /// By flipped signs: paired, two-sided.
+    pub success_p_permutation: Option<f64>,
+    /// By resampled differences: paired, two-sided.
+    pub success_p_bootstrap: Option<f64>,
+    /// As the reference finds it: unpaired, one-sided (quirk Q40). `None` with a seed of more than 32 bits.
+    pub success_p_reference: Option<f64>,
+    /// The difference in units of its standard deviation from dialogue to dialogue (Cohen's d_z); `None` where that is 0.
+    pub success_effect: Option<f64>,
     /// Dialogues in which only the arm succeeded.
     pub gained: Option<u64>,
     /// Dialogues in which only the baseline succeeded.
@@ -83,7 +106,7 @@ pub struct ComparisonRow {
 }
 
 impl Row for ComparisonRow {
-    const TYPE: &'static str = "eval.comparison/v1";
+    const TYPE: &'static str = "eval.comparison/v2";
 }
 
 /// Why arms cannot be compared.
@@ -149,10 +172,21 @@ fn alone(arm: &str, baseline: &str, summary: SummaryRow) -> ComparisonRow {
         matched: None,
         unmatched: None,
         reward_difference: None,
+        reward_difference_low: None,
+        reward_difference_high: None,
         reward_p: None,
+        reward_p_permutation: None,
+        reward_p_bootstrap: None,
+        reward_p_reference: None,
         reward_effect: None,
         success_difference: None,
+        success_difference_low: None,
+        success_difference_high: None,
         success_p: None,
+        success_p_permutation: None,
+        success_p_bootstrap: None,
+        success_p_reference: None,
+        success_effect: None,
         gained: None,
         lost: None,
     }
@@ -165,37 +199,73 @@ fn against(row: ComparisonRow, table: &Table, base: &Table, settings: Settings) 
         both.collect()
     };
     let (rewards, successes) = (pairs(|score| score.reward), pairs(ScoreRow::success_value));
-    let (reward, success) = (differences(&rewards), differences(&successes));
     let all = table.keys().chain(base.keys().filter(|dialogue| !table.contains_key(*dialogue))).count();
+    let (reward, success) =
+        (Paired::new(&rewards, &row.arm, "reward", settings), Paired::new(&successes, &row.arm, "success", settings));
+    let flips = differences(&successes);
     ComparisonRow {
         matched: Some(rewards.len() as u64),
         unmatched: Some((all - rewards.len()) as u64),
-        reward_difference: mean(&reward),
-        reward_p: p_value(&rewards, &row.arm, "reward", settings),
-        reward_effect: effect_size(&reward),
-        success_difference: mean(&success),
-        success_p: p_value(&successes, &row.arm, "success", settings),
-        gained: Some(success.iter().filter(|difference| **difference > 0.0).count() as u64),
-        lost: Some(success.iter().filter(|difference| **difference < 0.0).count() as u64),
+        reward_difference: reward.difference,
+        reward_difference_low: reward.interval.map(|Interval { low, .. }| low),
+        reward_difference_high: reward.interval.map(|Interval { high, .. }| high),
+        reward_p: reward.p(settings.test),
+        reward_p_permutation: reward.permutation,
+        reward_p_bootstrap: reward.bootstrap,
+        reward_p_reference: reward.reference,
+        reward_effect: reward.effect,
+        success_difference: success.difference,
+        success_difference_low: success.interval.map(|Interval { low, .. }| low),
+        success_difference_high: success.interval.map(|Interval { high, .. }| high),
+        success_p: success.p(settings.test),
+        success_p_permutation: success.permutation,
+        success_p_bootstrap: success.bootstrap,
+        success_p_reference: success.reference,
+        success_effect: success.effect,
+        gained: Some(flips.iter().filter(|difference| **difference > 0.0).count() as u64),
+        lost: Some(flips.iter().filter(|difference| **difference < 0.0).count() as u64),
         ..row
+    }
+}
+
+/// What pairs of an arm's and the baseline's values say.
+struct Paired {
+    difference: Option<f64>,
+    interval: Option<Interval>,
+    permutation: Option<f64>,
+    bootstrap: Option<f64>,
+    reference: Option<f64>,
+    effect: Option<f64>,
+}
+
+impl Paired {
+    fn new(pairs: &[(f64, f64)], arm: &str, figure: &str, settings: Settings) -> Self {
+        let Resampling { samples, seed, confidence } = settings.resampling;
+        let own = |what: &str| derive(seed, &["eval", what, arm, figure]);
+        let differences = differences(pairs);
+        let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+        let narrow = u32::try_from(samples).ok().zip(u32::try_from(seed).ok());
+        Self {
+            difference: mean(&differences),
+            interval: percentile_interval(&differences, samples, confidence, own("difference")),
+            permutation: sign_flip_p(&differences, samples, own("p")),
+            bootstrap: paired_p(&differences, samples, own("p")),
+            reference: narrow.and_then(|(samples, seed)| reference_p(&a, &b, samples, seed)),
+            effect: effect_size(&differences),
+        }
+    }
+
+    fn p(&self, test: Test) -> Option<f64> {
+        match test {
+            Test::Permutation => self.permutation,
+            Test::Bootstrap => self.bootstrap,
+            Test::Reference => self.reference,
+        }
     }
 }
 
 fn differences(pairs: &[(f64, f64)]) -> Vec<f64> {
     pairs.iter().map(|(arm, baseline)| arm - baseline).collect()
-}
-
-fn p_value(pairs: &[(f64, f64)], arm: &str, figure: &str, settings: Settings) -> Option<f64> {
-    let Resampling { samples, seed, .. } = settings.resampling;
-    let own = derive(seed, &["eval", "p", arm, figure]);
-    match settings.test {
-        Test::Permutation => sign_flip_p(&differences(pairs), samples, own),
-        Test::Bootstrap => paired_p(&differences(pairs), samples, own),
-        Test::Reference => {
-            let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-            reference_p(&a, &b, u32::try_from(samples).ok()?, seed as u32)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -259,6 +329,10 @@ mod tests {
             let (better, mixed) = (rows[1].reward_p.unwrap(), rows[2].reward_p.unwrap());
             assert!(better < 0.01 && mixed > 0.2, "{test:?}: {better}, {mixed}");
             assert!(rows[1].reward_effect.unwrap() > 1.0 && rows[2].reward_effect == Some(0.0));
+            let (low, high) = (rows[1].reward_difference_low.unwrap(), rows[1].reward_difference_high.unwrap());
+            assert!(0.25 < low && low < 0.375 && 0.375 < high && high < 0.5, "{low} {high}");
+            let all = [rows[1].reward_p_permutation, rows[1].reward_p_bootstrap, rows[1].reward_p_reference];
+            assert!(all.contains(&rows[1].reward_p) && all.iter().all(|p| p.is_some_and(|p| p < 0.01)), "{all:?}");
             assert_eq!(compare(&arms, "base", settings(test)).unwrap(), rows);
         }
     }

@@ -15,8 +15,8 @@ use crate::table;
 const ARMS: Port<ScoreRow> = Port::new("arms");
 const COMPARISON: Port<ComparisonRow> = Port::new("comparison");
 
-/// Compares agents with a baseline, dialogue by dialogue: differences of mean reward and of the share of solved tasks, their
-/// p values, and how many tasks were gained and lost.
+/// Compares agents with a baseline, dialogue by dialogue: differences of mean reward and of the share of solved tasks with
+/// confidence intervals, p values by three tests and effect sizes, and how many tasks were gained and lost.
 ///
 /// Each input is an arm under the name that the pipeline gives it. Dialogues are matched by name; those that only one of two
 /// arms has, or that broke in one of them, are counted as unmatched and left out of the differences.
@@ -25,8 +25,8 @@ const COMPARISON: Port<ComparisonRow> = Port::new("comparison");
 pub struct EvalCompare {
     /// The arm that the others are compared with.
     pub baseline: String,
-    /// How p values are found: `permutation` and `bootstrap` are paired and two-sided; `reference` is what the paper's
-    /// authors used, unpaired and one-sided.
+    /// Whose p values are shown: `permutation` and `bootstrap` are paired and two-sided; `reference` is what the paper's
+    /// authors used, unpaired and one-sided. The table holds all three.
     #[serde(default)]
     pub test: Test,
     /// Resamples that intervals and p values are made of.
@@ -48,7 +48,7 @@ impl EvalCompare {
 
 impl Stage for EvalCompare {
     const KIND: &'static str = "eval.compare";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 comparison:
   kind: eval.compare
