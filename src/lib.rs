@@ -1,12 +1,13 @@
 //! `thresh`: declarative pipelines for self-training dialogue agents from sparse rewards.
 //!
 //! The modules in layer order, each importing only from those below it: `cli`, `report`, `config`, `stages`; then `engine` beside
-//! the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`, `train`, `eval`); then `chat`, `child`, `examples`, `fs`, `net`,
+//! the domain (`dataset`, `dialogue`, `josh`, `llm`, `model`, `train`, `eval`); then `chat`, `child`, `compat`, `examples`, `fs`, `net`,
 //! `seed`, `table`, `value`. Engine and domain meet only in `stages`.
 
 pub mod chat;
 pub mod child;
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod dataset;
 pub mod dialogue;

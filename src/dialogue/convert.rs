@@ -7,11 +7,12 @@ use serde_json::{Map, Value};
 use super::multiwoz::{Goal, Outline};
 use super::observation::sqlite_columns;
 use super::python_json::dumps;
-use super::rules::{Columns, Rules, Shape};
+use super::rules::Columns;
 use super::task::{DomainGoal, GoalCall, Slot, Task, WorldItem};
 use super::tools::{DOMAINS, TOOLS, parameter_names, unique_key};
 use super::values::{is_empty, scalar_text};
 use super::world::{Record, World, WorldError};
+use crate::compat::Rules;
 
 /// A dialogue that is no dialogue of MultiWOZ.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +95,7 @@ pub fn world_items(databases: &[(String, Vec<Record>)], rules: &Rules) -> Vec<Wo
 
 /// A record as the rules' era had it.
 fn in_era(domain: &str, mut record: Record, rules: &Rules) -> Record {
-    if rules.shape == Shape::Sqlite {
+    if rules.sqlite_records() {
         let name = record.get("name").cloned();
         for (_, _, field, value) in
             SQLITE_DIFFERENCES.iter().filter(|other| other.0 == domain && name == Some(other.1.into()))
@@ -200,10 +201,10 @@ impl Converter {
         let table = self.world.table(&goal.domain)?;
         let wanted = parameters(&format!("search_{}", goal.domain), &[&goal.info]);
         let doubled =
-            |text: &str| if self.rules.doubled_apostrophes { text.replace('\'', "''") } else { text.to_owned() };
+            |text: &str| if self.rules.doubles_apostrophes() { text.replace('\'', "''") } else { text.to_owned() };
         let wanted = wanted.iter().map(|slot| (slot.name.clone(), Value::from(doubled(&slot.value)))).collect();
         let found = *table.search(&wanted, &self.rules).first()?;
-        let column = match self.rules.columns {
+        let column = match self.rules.columns() {
             Columns::ByName => key,
             Columns::ByPosition => {
                 let position = sqlite_columns(&goal.domain).iter().position(|column| *column == key)?;

@@ -14,13 +14,13 @@ use super::lexicon::{has_any, words};
 use super::multiwoz::{Dialogue, Turn};
 use super::react::observed;
 use super::reward::reward;
-use super::rules::Rules;
 use super::server::{Session, TaskError};
 use super::task::Task;
 use super::tools::{DOMAINS, parameter_names, unique_key};
 use super::values::{is_empty, scalar_text};
 use super::world::World;
 use crate::chat::Message;
+use crate::compat::Rules;
 
 /// A dialogue as a demonstration.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,10 +9,10 @@ use super::convert::{Converter, Splits, world_items};
 use super::multiwoz::Outline;
 use super::oracle::reachable;
 use super::reward::{hits, reward, turn_hits};
-use super::rules::{Compat, Rules};
 use super::server::Session;
 use super::task::{Task, WorldItem};
 use super::world::{Record, World};
+use crate::compat::{Compat, Rules};
 
 fn records(list: Value) -> Vec<Record> {
     serde_json::from_value(list).unwrap()

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::command::{Command, parse};
 use super::react::{AgentTurn, ReactAgent, Usage, observation};
 use super::reward;
-use super::rules::Rules;
 use super::seed::derive;
 use super::server::{Session, TaskError};
 use super::task::Task;
@@ -15,6 +14,7 @@ use super::user::{User, UserState};
 use super::user_agenda::UserTurn;
 use super::world::World;
 use crate::chat::{Chat, Message, Role};
+use crate::compat::Rules;
 use crate::llm::ModelError;
 use crate::table::Row;
 

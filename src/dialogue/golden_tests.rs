@@ -12,10 +12,10 @@ use super::corpus::Corpus;
 use super::multiwoz::Outline;
 use super::oracle::reachable;
 use super::reward::{hits, reward};
-use super::rules::{Compat, Rules};
 use super::server::Session;
 use super::task::Task;
 use super::world::World;
+use crate::compat::{Compat, Rules};
 
 /// One recorded call of the reference's server (state of `repo-head`).
 #[derive(Deserialize)]

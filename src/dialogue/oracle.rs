@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::reward::hits;
-use super::rules::Rules;
 use super::server::{Session, TaskError};
 use super::task::{GoalCall, Slot, Task};
 use super::tools::{Action, parts, unique_key};
 use super::world::World;
+use crate::compat::Rules;
 
 /// Subsets are taken of so many of a search's parameters; the tools of ToolWOZ have at most seven.
 const MOST_SUBSET_PARAMETERS: usize = 12;

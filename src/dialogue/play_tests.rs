@@ -14,7 +14,6 @@ use super::episode::{Cast, Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
 use super::lexicon::Lexicon;
 use super::multiwoz::Outline;
 use super::react::{OUT_OF_RETRIES, ReactAgent};
-use super::rules::Rules;
 use super::synth::Synthesizer;
 use super::synth_goal::GoalMix;
 use super::synth_world::databases;
@@ -25,6 +24,7 @@ use super::user_agenda::END;
 use super::user_model::{GOAL_PROMPT, GoalUser};
 use super::world::World;
 use crate::chat::Role;
+use crate::compat::Rules;
 use crate::llm::scripted::Scripted;
 use crate::llm::{ChatModel, ModelError, Sampling};
 

@@ -5,11 +5,11 @@ use std::borrow::Borrow;
 use serde_json::Value;
 
 use super::observation::Call;
-use super::rules::Rules;
 use super::server::same_entity;
 use super::task::{GoalCall, Task};
 use super::tools::{Action, parts, unique_key};
 use super::values::Constraints;
+use crate::compat::Rules;
 
 /// The positions in `task.goals` of the goals that the calls reach, ascending. The order of calls does not matter, and
 /// further calls cost nothing (quirk Q14).
@@ -41,7 +41,7 @@ pub fn turn_hits<C: Borrow<Call>>(task: &Task, left: &[usize], turn: &[C], rules
     };
     let reached = |index: &usize| {
         let Some(goal) = task.goals.get(*index) else { return false };
-        let unique_id = goal.unique_id.as_deref().filter(|_| rules.judge_by_full_goals || booking_left(goal));
+        let unique_id = goal.unique_id.as_deref().filter(|_| rules.judges_by_full_goals() || booking_left(goal));
         turn.iter().any(|call| reaches(goal, unique_id, call.borrow(), rules))
     };
     left.iter().filter(|index| reached(index)).copied().collect()
@@ -58,7 +58,7 @@ fn reaches(goal: &GoalCall, unique_id: Option<&str>, call: &Call, rules: &Rules)
     match action {
         Action::Book => {
             let granted = call.returned.get("success") == Some(&Value::Bool(true));
-            wanted.within(&asked) && (granted || !rules.booking_must_succeed)
+            wanted.within(&asked) && (granted || !rules.booking_must_succeed())
         }
         Action::Search => {
             let Value::Object(served) = &call.returned else { return false };

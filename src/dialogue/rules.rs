@@ -1,25 +1,17 @@
-//! Where the reference's versions differ from each other and from a sound environment: one decision per quirk.
+//! What the environment asks of the rules: one question per quirk (reference, section 2.9).
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::compat::{Compat, Quirk, Rules};
 
-/// Whose behaviour is kept (reference, section 2.10).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Compat {
-    /// The state of the code that made the published trees: SQLite records, failing alternatives deleted.
-    #[serde(rename = "paper")]
-    Paper,
-    /// The state of October 2024: JSON records, nothing deleted.
-    #[serde(rename = "repo-head")]
-    RepoHead,
-    /// The published package; its environment is that of `repo-head`.
-    #[serde(rename = "pypi-0.1.4")]
-    Pypi014,
-    /// The quirks mended.
-    #[default]
-    #[serde(rename = "fixed")]
-    Fixed,
-}
+/// The quirks that a conversion asks about.
+pub const CONVERSION: &[Quirk] =
+    &[Quirk::Q1, Quirk::Q5, Quirk::Q6, Quirk::Q7, Quirk::Q8, Quirk::Q9, Quirk::Q11, Quirk::Q39];
+
+/// The quirks that a server and its rewards ask about.
+pub const ENVIRONMENT: &[Quirk] =
+    &[Quirk::Q3, Quirk::Q4, Quirk::Q5, Quirk::Q6, Quirk::Q7, Quirk::Q8, Quirk::Q9, Quirk::Q10, Quirk::Q12, Quirk::Q39];
+
+/// The quirks that the judgement of a single turn asks about besides.
+pub const TURNS: &[Quirk] = &[Quirk::Q13];
 
 /// How a found record's fields get their names when a booking lacks its entity (quirk Q1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +31,6 @@ pub enum Failing {
     Hidden,
     /// They are hidden for this dialogue, except those that its goal needs.
     HiddenUnlessWanted,
-}
-
-/// How values are compared (quirks Q5, Q6, Q8 and Q9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Values {
-    /// Arguments lose case and apostrophes, records do not; six exact texts mean "anything"; a number equals no text.
-    Reference,
-    /// Both sides lose case, apostrophes and outer blanks; one list of texts, and null, mean "anything"; numbers and truth
-    /// values are read as text.
-    Folded,
 }
 
 /// How `leaveAt` and `arriveBy` constrain (quirk Q7).
@@ -80,74 +62,85 @@ pub enum Shape {
     Plain,
 }
 
-/// One decision per quirk of the environment. `Copy`, so that every session carries its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// Quirk Q1.
-    pub columns: Columns,
-    /// Quirks Q3 and Q4.
-    pub failing: Failing,
-    /// Quirks Q5, Q6, Q8 and Q9.
-    pub values: Values,
-    /// Quirk Q5: the conversion's search doubles apostrophes, so that such a value finds nothing.
-    pub doubled_apostrophes: bool,
-    /// Quirk Q7.
-    pub times: Times,
-    /// Quirk Q10.
-    pub wrong_row: WrongRow,
-    /// Quirk Q12: a booking earns its reward only when the server granted it.
-    pub booking_must_succeed: bool,
-    /// Quirk Q13: JOSH judges a search by its booking even after the booking was found.
-    pub judge_by_full_goals: bool,
-    /// Quirk Q39.
-    pub shape: Shape,
-}
-
 impl Rules {
-    /// The decisions of a mode.
-    pub const fn of(compat: Compat) -> Self {
-        match compat {
-            Compat::Fixed => Self {
-                columns: Columns::ByName,
-                failing: Failing::HiddenUnlessWanted,
-                values: Values::Folded,
-                doubled_apostrophes: false,
-                times: Times::Clock,
-                wrong_row: WrongRow::FirstByConstraint,
-                booking_must_succeed: true,
-                judge_by_full_goals: true,
-                shape: Shape::Plain,
-            },
-            Compat::RepoHead | Compat::Pypi014 => Self {
-                columns: Columns::ByPosition,
-                failing: Failing::Findable,
-                values: Values::Reference,
-                doubled_apostrophes: true,
-                times: Times::Text,
-                wrong_row: WrongRow::LastByEquality,
-                booking_must_succeed: false,
-                judge_by_full_goals: false,
-                shape: Shape::AllColumns,
-            },
-            Compat::Paper => Self {
-                columns: Columns::ByName,
-                failing: Failing::Hidden,
-                doubled_apostrophes: false,
-                shape: Shape::Sqlite,
-                ..Self::of(Compat::RepoHead)
-            },
+    /// Quirk Q1.
+    pub const fn columns(&self) -> Columns {
+        match self.mode(Quirk::Q1) {
+            Compat::RepoHead | Compat::Pypi014 => Columns::ByPosition,
+            Compat::Paper | Compat::Fixed => Columns::ByName,
         }
     }
-}
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self::of(Compat::Fixed)
+    /// Quirks Q3 (whether records are hidden) and Q4 (which).
+    pub const fn failing(&self) -> Failing {
+        match (self.mode(Quirk::Q3), self.mode(Quirk::Q4)) {
+            (Compat::RepoHead | Compat::Pypi014, _) => Failing::Findable,
+            (_, Compat::Fixed) => Failing::HiddenUnlessWanted,
+            _ => Failing::Hidden,
+        }
     }
-}
 
-impl From<Compat> for Rules {
-    fn from(compat: Compat) -> Self {
-        Self::of(compat)
+    /// Quirk Q5: whether apostrophes are ignored in records and booked entities, as they always are in arguments.
+    pub const fn ignores_apostrophes(&self) -> bool {
+        self.mends(Quirk::Q5)
+    }
+
+    /// Quirk Q5: whether the conversion's search doubles apostrophes, so that such a value finds nothing.
+    pub const fn doubles_apostrophes(&self) -> bool {
+        matches!(self.mode(Quirk::Q5), Compat::RepoHead | Compat::Pypi014)
+    }
+
+    /// Quirk Q6: whether case and spelling are ignored in records and booked entities, as case always is in arguments.
+    pub const fn ignores_spelling(&self) -> bool {
+        self.mends(Quirk::Q6)
+    }
+
+    /// Quirk Q7.
+    pub const fn times(&self) -> Times {
+        if self.mends(Quirk::Q7) { Times::Clock } else { Times::Text }
+    }
+
+    /// Quirk Q8: whether every spelling of not caring, and null, constrains nothing; otherwise six exact texts do.
+    pub const fn ignores_indifference(&self) -> bool {
+        self.mends(Quirk::Q8)
+    }
+
+    /// Quirk Q9: whether numbers and truth values are read as the texts that they stand for.
+    pub const fn reads_scalars(&self) -> bool {
+        self.mends(Quirk::Q9)
+    }
+
+    /// Quirk Q10.
+    pub const fn wrong_row(&self) -> WrongRow {
+        if self.mends(Quirk::Q10) { WrongRow::FirstByConstraint } else { WrongRow::LastByEquality }
+    }
+
+    /// Quirk Q11: whether a conversion says how many bookings it leaves out.
+    pub const fn tells_of_unrecorded_bookings(&self) -> bool {
+        self.mends(Quirk::Q11)
+    }
+
+    /// Quirk Q12: whether a booking earns its reward only when the server granted it.
+    pub const fn booking_must_succeed(&self) -> bool {
+        self.mends(Quirk::Q12)
+    }
+
+    /// Quirk Q13: whether JOSH judges a search by its booking even after the booking was found.
+    pub const fn judges_by_full_goals(&self) -> bool {
+        self.mends(Quirk::Q13)
+    }
+
+    /// Quirk Q39.
+    pub const fn shape(&self) -> Shape {
+        match self.mode(Quirk::Q39) {
+            Compat::RepoHead | Compat::Pypi014 => Shape::AllColumns,
+            Compat::Paper => Shape::Sqlite,
+            Compat::Fixed => Shape::Plain,
+        }
+    }
+
+    /// Whether records are those of the SQLite tables where these differ from the JSON files: no quirk, but the paper's data.
+    pub const fn sqlite_records(&self) -> bool {
+        matches!(self.compat(), Compat::Paper)
     }
 }

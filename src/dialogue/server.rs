@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::observation::{Call, NESTED, NO_ACTION, NOT_ALLOWED, Observation, Served};
-use super::rules::{Failing, Rules, Values, WrongRow};
+use super::rules::{Failing, WrongRow};
 use super::task::{DomainGoal, Task};
 use super::tools::{Action, parts, unique_key};
-use super::values::{Constraints, fold, lower};
+use super::values::{Constraints, lower, spell};
 use super::world::{Record, Table, World};
+use crate::compat::Rules;
 
 /// Why no server can be made for a task.
 #[derive(Debug, thiserror::Error)]
@@ -104,20 +105,12 @@ impl Session {
         if given.values().any(|value| value.is_array() || value.is_object()) {
             return Served::error(NESTED);
         }
-        let arguments = self.normal(given);
+        let arguments = normal(given);
         match parts(api) {
             Some((Action::Search, domain)) => self.search(domain, &arguments),
             Some((Action::Book, domain)) => self.book(domain, &arguments),
             None => Served::error(NO_ACTION),
         }
-    }
-
-    fn normal(&self, given: &Map<String, Value>) -> Map<String, Value> {
-        let text = |value: &Value| match (value, self.rules.values) {
-            (Value::String(text), Values::Reference) => Value::from(lower(text)),
-            (value, _) => value.clone(),
-        };
-        given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
     }
 
     fn search(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
@@ -131,7 +124,7 @@ impl Session {
             Some(plan) => plan.choose(table, &rows, arguments, &self.rules),
             None => rows.first().copied(),
         };
-        Served::record(table, row, self.rules.shape)
+        Served::record(table, row, self.rules.shape())
     }
 
     fn book(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
@@ -143,6 +136,12 @@ impl Session {
             _ => json!({ "success": false, "return": {} }),
         })
     }
+}
+
+/// Arguments as the server takes them: texts in lower case and without apostrophes.
+fn normal(given: &Map<String, Value>) -> Map<String, Value> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.clone(), |text| Value::from(lower(text)));
+    given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 impl Plan {
@@ -206,7 +205,7 @@ impl DomainPlan {
                 failing.insert(name.clone(), Value::from(slot.value.as_str()));
             }
         }
-        self.hidden = match rules.failing {
+        self.hidden = match rules.failing() {
             Failing::Findable => Vec::new(),
             Failing::Hidden => table.search(&failing, rules),
             // A search without any constraint is no search that could fail.
@@ -249,7 +248,7 @@ impl DomainPlan {
     /// The booked entity. Train ids repeat: judged by constraint, the one that the customer wants comes first (quirk Q10).
     fn correct<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
         let mut booked = rows.iter().filter(|row| self.is_booked(record(row), rules)).copied();
-        match rules.wrong_row {
+        match rules.wrong_row() {
             WrongRow::LastByEquality => booked.next_back(),
             WrongRow::FirstByConstraint => {
                 let booked: Vec<usize> = booked.collect();
@@ -263,7 +262,7 @@ impl DomainPlan {
     fn wrong<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
         let goal = self.search.as_ref()?;
         let unwanted = |row: &&usize| !goal.hold_for(record(row), rules);
-        match rules.wrong_row {
+        match rules.wrong_row() {
             WrongRow::LastByEquality => rows.iter().rev().find(unwanted).copied(),
             WrongRow::FirstByConstraint => {
                 rows.iter().filter(|row| !self.is_booked(record(row), rules)).find(unwanted).copied()
@@ -274,9 +273,5 @@ impl DomainPlan {
 
 /// Whether a record's unique field names an entity.
 pub(super) fn same_entity(value: &Value, unique_id: &str, rules: &Rules) -> bool {
-    match (value, rules.values) {
-        (Value::String(name), Values::Reference) => name == unique_id,
-        (Value::String(name), Values::Folded) => fold(name) == fold(unique_id),
-        _ => false,
-    }
+    value.as_str().is_some_and(|name| spell("name", name, rules) == spell("name", unique_id, rules))
 }

@@ -15,7 +15,6 @@ use super::lexicon::Lexicon;
 use super::multiwoz::{Dialogue, Outline, Turn};
 use super::react::ReactAgent;
 use super::reward::reward;
-use super::rules::Rules;
 use super::seed::{derive, generator};
 use super::server::TaskError;
 use super::synth_goal::{GoalMix, SampledGoal, sample};
@@ -25,6 +24,7 @@ use super::tools::{DOMAINS, parameter_names, parts, unique_key};
 use super::user::User;
 use super::user_agenda::END;
 use super::world::{Record, World, WorldError};
+use crate::compat::Rules;
 use crate::fs::{self, PathError};
 use crate::llm::Sampling;
 

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::rules::{Rules, Times, Values, WrongRow};
+use super::rules::{Times, WrongRow};
 use super::task::Slot;
+use crate::compat::{Compat, Rules};
 
 /// The texts that the reference takes for "anything", in exactly this spelling.
 const REFERENCE_EMPTY: [&str; 6] = ["", "dont care", "not mentioned", "don't care", "dontcare", "do n't care"];
@@ -13,22 +14,21 @@ const REFERENCE_EMPTY: [&str; 6] = ["", "dont care", "not mentioned", "don't car
 /// The folded texts that mean "anything" (quirk Q8).
 const FOLDED_EMPTY: [&str; 8] = ["", "dont care", "dontcare", "do nt care", "not mentioned", "any", "none", "null"];
 
-/// Whether the reference takes a text for "anything".
-pub fn is_reference_empty(text: &str) -> bool {
-    REFERENCE_EMPTY.contains(&text)
-}
-
-/// Whether a value constrains nothing: an empty text, "dont care" and the like.
+/// Whether a value constrains nothing: an empty text, "dont care" and the like (quirk Q8).
 pub fn is_empty(text: &str, rules: &Rules) -> bool {
-    match rules.values {
-        Values::Reference => is_reference_empty(text),
-        Values::Folded => FOLDED_EMPTY.contains(&fold(text).as_str()),
+    if rules.ignores_indifference() {
+        FOLDED_EMPTY.contains(&fold(text).as_str())
+    } else {
+        REFERENCE_EMPTY.contains(&text)
     }
 }
 
-/// A text without case, apostrophes, outer blanks and repeated blanks (quirks Q5 and Q6).
-pub fn fold(text: &str) -> String {
-    let plain = text.to_lowercase().replace(['\'', '\u{2019}'], "");
+/// Apostrophes, straight and typographic.
+const APOSTROPHES: [char; 2] = ['\'', '\u{2019}'];
+
+/// A text without case, apostrophes, outer blanks and repeated blanks.
+fn fold(text: &str) -> String {
+    let plain = text.to_lowercase().replace(APOSTROPHES, "");
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -99,7 +99,7 @@ impl Constraints {
     pub fn hold_for(&self, record: &Map<String, Value>, rules: &Rules) -> bool {
         self.0.iter().all(|(name, wanted)| {
             let Some(value) = record.get(name) else { return false };
-            match (bound(name), wanted, rules.wrong_row) {
+            match (bound(name), wanted, rules.wrong_row()) {
                 (Some(bound), Comparable::Text(limit), WrongRow::FirstByConstraint) => {
                     scalar_text(value).is_some_and(|text| bound.allows(&text, limit, rules))
                 }
@@ -108,49 +108,60 @@ impl Constraints {
         })
     }
 
-    /// The wanted texts by name; what is no text in any reading is left out.
-    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().filter_map(|(name, value)| match value {
-            Comparable::Text(text) => Some((name.as_str(), text.as_str())),
-            Comparable::Other(_) => None,
-        })
-    }
-
-    /// Whether something is wanted that is no text in any reading, so that no record has it.
-    pub fn has_untextual(&self) -> bool {
-        self.0.iter().any(|(_, value)| matches!(value, Comparable::Other(_)))
-    }
-
     fn value(name: &str, value: &Value, rules: &Rules) -> Option<(String, Comparable)> {
-        match (value, rules.values) {
-            (Value::String(text), _) => Self::text(name, text, rules),
-            (Value::Null, Values::Folded) => None,
-            (value, Values::Folded) => match scalar_text(value) {
+        match value {
+            Value::String(text) => Self::text(name, text, rules),
+            Value::Null if rules.ignores_indifference() => None,
+            value => match readable(value, rules) {
                 Some(text) => Self::text(name, &text, rules),
                 None => Some((name.to_owned(), Comparable::Other(value.clone()))),
             },
-            (value, Values::Reference) => Some((name.to_owned(), Comparable::Other(value.clone()))),
         }
     }
 
     fn text(name: &str, text: &str, rules: &Rules) -> Option<(String, Comparable)> {
-        if is_empty(text, rules) {
-            return None;
-        }
-        let text = match rules.values {
-            Values::Reference => lower(text),
-            Values::Folded => fold_named(name, text),
-        };
-        Some((name.to_owned(), Comparable::Text(text)))
+        (!is_empty(text, rules)).then(|| {
+            let text = spell(name, &lower(text), rules).into_owned();
+            (name.to_owned(), Comparable::Text(text))
+        })
     }
 }
 
-/// Folds a text; a time of day gets two digits for its hour, so that `9:45` equals `09:45` (quirk Q7).
-fn fold_named(name: &str, text: &str) -> String {
-    match clock(text) {
-        Some(minutes) if bound(name).is_some() || name == "time" => format!("{:02}:{:02}", minutes / 60, minutes % 60),
-        _ => fold(text),
+/// A value as the rules read it: a text as it is, other scalars as text where the rules say so (quirk Q9).
+pub fn readable<'v>(value: &'v Value, rules: &Rules) -> Option<Cow<'v, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        value if rules.reads_scalars() => scalar_text(value),
+        _ => None,
     }
+}
+
+/// A text as records and what is searched for are compared: as it stands, but for what the rules ignore (quirks Q5 to Q7).
+pub fn spell<'t>(name: &str, text: &'t str, rules: &Rules) -> Cow<'t, str> {
+    let mut text = Cow::Borrowed(text);
+    if rules.ignores_apostrophes() && text.contains(APOSTROPHES) {
+        text = Cow::Owned(text.replace(APOSTROPHES, ""));
+    }
+    if rules.ignores_spelling() {
+        text = Cow::Owned(text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    match clock(&text) {
+        Some(time) if is_time(name) && rules.times() == Times::Clock => {
+            Cow::Owned(format!("{:02}:{:02}", time / 60, time % 60))
+        }
+        _ => text,
+    }
+}
+
+/// A text as it is compared where the rules ignore all that they can: texts that any rules take for the same have the same
+/// such spelling, so that an index over it loses nothing.
+pub fn spell_all(name: &str, text: &str) -> String {
+    spell(name, text, &Rules::of(Compat::Fixed)).into_owned()
+}
+
+/// Whether a parameter holds a time of day.
+fn is_time(name: &str) -> bool {
+    bound(name).is_some() || name == "time"
 }
 
 /// A parameter that bounds a time instead of naming it.
@@ -174,7 +185,7 @@ pub fn bound(name: &str) -> Option<Bound> {
 impl Bound {
     /// Whether a record's time keeps to the limit (quirk Q7). On the clock, what is no time keeps to none.
     pub fn allows(self, time: &str, limit: &str, rules: &Rules) -> bool {
-        match (rules.times, self) {
+        match (rules.times(), self) {
             (Times::Text, Self::After) => time > limit,
             (Times::Text, Self::Before) => time < limit,
             (Times::Clock, _) => match (clock(time), clock(limit)) {
@@ -189,7 +200,6 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialogue::rules::Compat;
     use proptest::prelude::*;
     use serde_json::json;
 

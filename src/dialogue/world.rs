@@ -1,12 +1,13 @@
 //! The world behind the tools: records and tool definitions, built once and shared by every session.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::rules::{Rules, Values};
 use super::task::WorldItem;
-use super::values::{Constraints, bound, fold, is_reference_empty, scalar_text};
+use super::values::{bound, is_empty, readable, scalar_text, spell, spell_all};
+use crate::compat::{Compat, Rules};
 
 /// A record as its source gives it, fields in the source's order.
 pub type Record = Map<String, Value>;
@@ -149,49 +150,34 @@ impl Table {
         &self.columns
     }
 
-    /// The positions of the records that fit all wanted values, ascending (reference, section 2.3). A field that no record
-    /// has fits nothing.
+    /// The positions of the records that fit all wanted values, ascending (reference, section 2.3). What is empty or cannot be
+    /// read as a text constrains nothing; a field that no record has fits nothing.
     pub fn search(&self, wanted: &Map<String, Value>, rules: &Rules) -> Vec<usize> {
-        match rules.values {
-            Values::Reference => self.search_as_reference(wanted, rules),
-            Values::Folded => self.search_folded(&Constraints::of_arguments(wanted, rules), rules),
-        }
-    }
-
-    fn search_as_reference(&self, wanted: &Map<String, Value>, rules: &Rules) -> Vec<usize> {
-        // What is no text, or is empty, is skipped and constrains nothing.
-        let wanted: Vec<(&str, &str)> = wanted
+        let wanted: Vec<(&str, Cow<'_, str>)> = wanted
             .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
-            .filter(|(_, text)| !is_reference_empty(text))
+            .filter_map(|(name, value)| Some((name.as_str(), readable(value, rules)?)))
+            .filter(|(_, text)| !is_empty(text, rules))
+            .map(|(name, text)| (name, Cow::Owned(spell(name, &text, rules).into_owned())))
             .collect();
-        self.candidates(wanted.iter().map(|(name, text)| (*name, fold(text))))
-            .filter(|row| {
-                wanted.iter().all(|(name, text)| {
-                    let actual = self.records[*row].get(*name).and_then(Value::as_str);
-                    actual.is_some_and(|actual| match bound(name) {
-                        Some(bound) => bound.allows(actual, text, rules),
-                        None => actual == *text,
-                    })
-                })
-            })
-            .collect()
-    }
-
-    fn search_folded(&self, wanted: &Constraints, rules: &Rules) -> Vec<usize> {
-        if wanted.has_untextual() {
-            return Vec::new();
-        }
+        // What the index holds is what the rules compare.
+        let prepared = *rules == Rules::of(Compat::Fixed);
         let fits = |row: &usize| {
-            wanted.texts().all(|(name, text)| {
-                let actual = self.fields.get(name).and_then(|field| field.folded[*row].as_deref());
+            wanted.iter().all(|(name, text)| {
+                if prepared {
+                    let actual = self.fields.get(*name).and_then(|field| field.folded[*row].as_deref());
+                    return actual.is_some_and(|actual| match bound(name) {
+                        Some(bound) => bound.allows(actual, text, rules),
+                        None => actual == text,
+                    });
+                }
+                let actual = self.records[*row].get(*name).and_then(|value| readable(value, rules));
                 actual.is_some_and(|actual| match bound(name) {
-                    Some(bound) => bound.allows(actual, text, rules),
-                    None => actual == text,
+                    Some(bound) => bound.allows(&actual, text, rules),
+                    None => spell(name, &actual, rules) == *text,
                 })
             })
         };
-        self.candidates(wanted.texts().map(|(name, text)| (name, text.to_owned()))).filter(fits).collect()
+        self.candidates(wanted.iter().map(|(name, text)| (*name, spell_all(name, text)))).filter(fits).collect()
     }
 
     /// The records that the rarest of the folded values leaves; bounds on times are not looked at.
@@ -222,7 +208,7 @@ impl Table {
             let mut field = Field::default();
             for (row, record) in self.records.iter().enumerate() {
                 let text = record.get(column).and_then(scalar_text);
-                let folded = text.as_deref().map(fold);
+                let folded = text.as_deref().map(|text| spell_all(column, text));
                 if let Some(folded) = &folded {
                     field.rows.entry(folded.clone()).or_default().push(row);
                 }

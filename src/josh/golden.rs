@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::rules::Rules;
 use super::search::{Next, Search, Settings};
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use crate::chat::{Chat, Message, Role};
+use crate::compat::{Compat, Rules};
 
 /// The folder of golden files.
 pub fn folder() -> PathBuf {
@@ -185,21 +185,21 @@ fn compare(name: &str, found: &Trace, expected: &Trace) {
 #[test]
 fn golden_traces_of_the_repository() {
     for (name, case) in cases() {
-        compare(&name, &play(&case.scenario, Rules::RepoHead), &case.repo_head_2024_10);
+        compare(&name, &play(&case.scenario, Rules::of(Compat::RepoHead)), &case.repo_head_2024_10);
     }
 }
 
 #[test]
 fn golden_traces_of_the_package() {
     for (name, case) in cases() {
-        compare(&name, &play(&case.scenario, Rules::Pypi014), &case.pypi_0_1_4);
+        compare(&name, &play(&case.scenario, Rules::of(Compat::Pypi014)), &case.pypi_0_1_4);
     }
 }
 
 #[test]
 fn golden_scenario_with_a_goal_hit_twice_is_won_by_our_rules() {
     let case = &cases()["same_action_twice_in_turn_single_goal"];
-    let ours = play(&case.scenario, Rules::Fixed);
+    let ours = play(&case.scenario, Rules::of(Compat::Fixed));
     assert_eq!(ours.trace[0].reward, Some(1.0));
     assert!(ours.golden_agent_set);
 }

@@ -21,7 +21,6 @@ pub mod tree;
 
 pub use node::NodeRow;
 pub use paths::{Harvest, Path, harvests, paths};
-pub use rules::Rules;
 pub use search::{Settings, search};
 pub use simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 pub use tree::{Outcome, Tree};

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use super::import::{self, RecordedTree, dialogue_of};
 use super::node::{NodeRow, rows};
 use super::paths::{Harvest, PathError, harvests, paths};
-use super::rules::Rules;
 use super::search::Settings;
 use super::search_tests::{Chance, grow};
 use super::tree::Outcome;
 use crate::chat::Message;
+use crate::compat::{Compat, Rules};
 
 fn only(rows: Vec<NodeRow>) -> Result<Harvest, PathError> {
     let mut trees = harvests(rows.into_iter().map(Ok::<_, PathError>));
@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn a_searched_tree_gives_back_its_records(
         seed: u64, goals in 1usize..5, beam in 1usize..9, rounds in 1u64..4, breaks in 0u64..3,
-        rules in prop_oneof![Just(Rules::RepoHead), Just(Rules::Pypi014), Just(Rules::Fixed)],
+        rules in prop_oneof![Just(Rules::of(Compat::RepoHead)), Just(Rules::of(Compat::Pypi014)), Just(Rules::of(Compat::Fixed))],
     ) {
         let settings = Settings { beam, seed, rules, ..Settings::default() };
         let tree = grow(&Chance { suspends: false, breaks, rounds }, goals, &settings);

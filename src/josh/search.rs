@@ -2,9 +2,10 @@
 
 use futures_util::future::join_all;
 
-use super::rules::{Place, Rules};
+use super::rules::Place;
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use super::tree::{NodeId, Step, Tree};
+use crate::compat::{Compat, Rules};
 
 /// How a search goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { beam: 8, branching: 2, tries: 3, max_steps: 15, seed: 0, rules: Rules::Fixed }
+        Self { beam: 8, branching: 2, tries: 3, max_steps: 15, seed: 0, rules: Rules::of(Compat::Fixed) }
     }
 }
 

@@ -7,11 +7,11 @@ use std::task::Poll;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::rules::Rules;
 use super::search::{Settings, search};
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use super::tree::{Outcome, Tree};
 use crate::chat::{Chat, Message, Role};
+use crate::compat::{Compat, Rules};
 use crate::seed::derive;
 
 /// A dialogue whose every turn is drawn from the step's seed and the messages before it.
@@ -192,28 +192,28 @@ fn run(simulation: &Fixed, goals: usize, rules: Rules) -> Tree {
 fn the_last_two_goals_at_once_complete_a_task_except_in_the_repository() {
     let turn = Ok(AgentTurn { finished: true, hits: vec![0, 1] });
     let simulation = Fixed { first_user: UserTurn::GoesOn, turn };
-    assert_eq!(run(&simulation, 2, Rules::RepoHead).golden_leaf, None);
-    assert!(run(&simulation, 2, Rules::Pypi014).golden_leaf.is_some());
-    assert!(run(&simulation, 2, Rules::Fixed).golden_leaf.is_some());
+    assert_eq!(run(&simulation, 2, Rules::of(Compat::RepoHead)).golden_leaf, None);
+    assert!(run(&simulation, 2, Rules::of(Compat::Pypi014)).golden_leaf.is_some());
+    assert!(run(&simulation, 2, Rules::of(Compat::Fixed)).golden_leaf.is_some());
 }
 
 #[test]
 fn a_raised_step_earns_nothing_under_our_rules() {
     let turn = Err(AgentError::Raised { reason: "bad arguments".to_owned(), hits: vec![0] });
     let simulation = Fixed { first_user: UserTurn::GoesOn, turn };
-    assert_eq!(run(&simulation, 1, Rules::RepoHead).outcome(), Outcome::Complete);
-    assert_eq!(run(&simulation, 1, Rules::Fixed).outcome(), Outcome::Empty);
+    assert_eq!(run(&simulation, 1, Rules::of(Compat::RepoHead)).outcome(), Outcome::Complete);
+    assert_eq!(run(&simulation, 1, Rules::of(Compat::Fixed)).outcome(), Outcome::Empty);
 }
 
 #[test]
 fn a_user_who_ends_at_once_gets_one_answer() {
     let simulation =
         |hits| Fixed { first_user: UserTurn::EndsAfterAnswer, turn: Ok(AgentTurn { finished: true, hits }) };
-    assert_eq!(run(&simulation(vec![0]), 1, Rules::Fixed).outcome(), Outcome::Complete);
-    let tree = run(&simulation(Vec::new()), 1, Rules::Fixed);
+    assert_eq!(run(&simulation(vec![0]), 1, Rules::of(Compat::Fixed)).outcome(), Outcome::Complete);
+    let tree = run(&simulation(Vec::new()), 1, Rules::of(Compat::Fixed));
     assert!(tree.nodes.iter().all(|node| node.steps.len() < 2), "nobody speaks after the answer");
     assert_eq!(tree.nodes.len(), 3);
-    assert!(run(&simulation(Vec::new()), 1, Rules::RepoHead).nodes.len() > 3, "the reference goes on");
+    assert!(run(&simulation(Vec::new()), 1, Rules::of(Compat::RepoHead)).nodes.len() > 3, "the reference goes on");
 }
 
 #[test]
@@ -221,14 +221,14 @@ fn only_unfinished_turns_are_told_that_tries_ran_out() {
     let simulation =
         |finished| Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished, hits: Vec::new() }) };
     let told = |tree: Tree| tree.nodes.iter().flat_map(|node| &node.messages).any(|m| m.content == "out of tries");
-    assert!(told(run(&simulation(false), 1, Rules::Fixed)));
-    assert!(!told(run(&simulation(true), 1, Rules::Fixed)));
-    assert!(told(run(&simulation(false), 1, Rules::Pypi014)));
+    assert!(told(run(&simulation(false), 1, Rules::of(Compat::Fixed))));
+    assert!(!told(run(&simulation(true), 1, Rules::of(Compat::Fixed))));
+    assert!(told(run(&simulation(false), 1, Rules::of(Compat::Pypi014))));
 }
 
 #[test]
 fn a_task_without_goals_is_empty_and_takes_no_step() {
     let simulation = Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished: true, hits: Vec::new() }) };
-    let tree = run(&simulation, 0, Rules::Fixed);
+    let tree = run(&simulation, 0, Rules::of(Compat::Fixed));
     assert_eq!((tree.outcome(), tree.nodes.len()), (Outcome::Empty, 1));
 }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules::Rules;
 use super::simulation::GoalIndex;
 use crate::chat::{Chat, Message, Role};
+use crate::compat::Rules;
 
 /// A node by its place in the arena.
 pub type NodeId = usize;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compat::{self, Compatible};
 use super::selection::Selection;
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::corpus::Corpus;
 use crate::dialogue::demonstrations::demonstrate;
 use crate::dialogue::multiwoz::Dialogue;
-use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::rules::ENVIRONMENT;
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Folder, Port, PortSpec};
@@ -38,6 +40,13 @@ pub struct DemonstrationsBuild {
     /// Whose quirks the environment keeps; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
+}
+
+impl Compatible for DemonstrationsBuild {
+    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT];
 }
 
 impl Stage for DemonstrationsBuild {
@@ -59,7 +68,8 @@ demonstrations:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = self.tasks.check();
+        let mut problems = compat::check::<Self>(&self.quirks);
+        problems.extend(self.tasks.check());
         if !(0.0..=1.0).contains(&self.min_reward) {
             problems.push(Problem::new("min_reward", "must lie between 0 and 1"));
         }
@@ -70,6 +80,7 @@ demonstrations:
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let chosen = self.tasks.choose(context.rows(&TASKS)?)?;
+        let rules = Rules::new(self.compat, &self.quirks);
         let total = chosen.len() as u64;
         let mut tasks: BTreeMap<String, Task> = chosen.into_iter().map(|task| (task.dialogue.clone(), task)).collect();
         let mut examples: BTreeMap<String, SftExample> = BTreeMap::new();
@@ -77,7 +88,7 @@ demonstrations:
         corpus.for_each_dialogue(|name, dialogue: Dialogue| {
             let Some(task) = tasks.remove(&name) else { return Ok(()) };
             context.check_stop()?;
-            match demonstrate(&world, Arc::new(task), &dialogue, Rules::of(self.compat)) {
+            match demonstrate(&world, Arc::new(task), &dialogue, rules) {
                 Ok(made) if made.reward + 1e-9 >= self.min_reward => {
                     reward += made.reward;
                     let example = SftExample { dialogue: name.clone(), messages: made.messages };

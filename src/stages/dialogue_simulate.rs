@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
+use super::compat::{self, Compatible};
 use super::selection::Selection;
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
-use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::rules::ENVIRONMENT;
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
@@ -42,6 +44,9 @@ pub struct DialogueSimulate {
     /// Whose quirks the environment keeps; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
     /// Visible messages after which the user says no more.
     #[serde(default = "message_limit")]
     pub max_messages: usize,
@@ -52,6 +57,10 @@ pub struct DialogueSimulate {
 
 fn message_limit() -> usize {
     MESSAGE_LIMIT
+}
+
+impl Compatible for DialogueSimulate {
+    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT];
 }
 
 impl Stage for DialogueSimulate {
@@ -73,7 +82,8 @@ evaluate:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = self.agent.check();
+        let mut problems = compat::check::<Self>(&self.quirks);
+        problems.extend(self.agent.check());
         problems.extend(self.user.check());
         problems.extend(self.tasks.check());
         if self.max_messages == 0 {
@@ -101,7 +111,7 @@ impl DialogueSimulate {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let (cast, rules) = (&casting.cast, Rules::of(self.compat));
+        let (cast, rules) = (&casting.cast, Rules::new(self.compat, &self.quirks));
         let play = |task| {
             let world = world.clone();
             async move {

@@ -107,6 +107,7 @@ comparison:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compat::{Compat, Quirks};
     use crate::eval::{EpisodeOutcome, EpisodeView, SummaryRow};
     use crate::stages::bench::Bench;
     use crate::stages::eval_toolwoz::EvalToolwoz;
@@ -130,8 +131,13 @@ mod tests {
 
     fn scored(bench: &Bench, name: &str, rewards: &[Option<f64>]) -> (std::path::PathBuf, SummaryRow) {
         let episodes = episodes(bench, &format!("{name}.episodes.parquet"), rewards);
-        let stage =
-            EvalToolwoz { compat: crate::dialogue::rules::Compat::default(), samples: 100, confidence: 0.9, seed: 1 };
+        let stage = EvalToolwoz {
+            compat: Compat::default(),
+            quirks: Quirks::default(),
+            samples: 100,
+            confidence: 0.9,
+            seed: 1,
+        };
         bench.run(&stage, &[("episodes", &episodes)]).unwrap();
         let scores = std::fs::read(bench.out("scores.parquet")).unwrap();
         let summary = table::read::<SummaryRow>(&bench.out("summary.parquet")).unwrap().remove(0);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compat::{self, Compatible};
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::oracle::reachable;
-use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::rules::ENVIRONMENT;
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
@@ -33,6 +35,9 @@ pub struct EvalToolwoz {
     /// Whose quirks the environment keeps; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
     /// Resamples that the intervals are made of.
     #[serde(default = "samples")]
     pub samples: usize,
@@ -70,6 +75,10 @@ impl EvalToolwoz {
     }
 }
 
+impl Compatible for EvalToolwoz {
+    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT];
+}
+
 impl Stage for EvalToolwoz {
     const KIND: &'static str = "eval.toolwoz";
     const VERSION: u32 = 1;
@@ -89,7 +98,9 @@ scores:
     }
 
     fn check(&self) -> Vec<Problem> {
-        check(self.resampling())
+        let mut problems = compat::check::<Self>(&self.quirks);
+        problems.extend(check(self.resampling()));
+        problems
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
@@ -119,7 +130,7 @@ const BESIDE: &[&str] = &["with.samples", "with.confidence", "with.seed", "in.ep
 impl EvalToolwoz {
     /// The scores of all episodes, as far as they are not journalled computed.
     fn scores(&self, context: &Context, episodes: Vec<EpisodeView>) -> anyhow::Result<Vec<ScoreRow>> {
-        let ceiling = Ceiling::new(context, self.compat, &episodes)?;
+        let ceiling = Ceiling::new(context, Rules::new(self.compat, &self.quirks), &episodes)?;
         let mut journal = context.journal(BESIDE);
         let mut tally = Tally { rows: episodes.len() as u64, ..Tally::default() };
         let mut scores = Vec::new();
@@ -155,7 +166,7 @@ struct Ceiling {
 
 impl Ceiling {
     /// Reads tasks and world; `None` where they are not connected.
-    fn new(context: &Context, compat: Compat, episodes: &[EpisodeView]) -> anyhow::Result<Option<Self>> {
+    fn new(context: &Context, rules: Rules, episodes: &[EpisodeView]) -> anyhow::Result<Option<Self>> {
         let (Some(_), Some(_)) = (context.optional_input(TASKS.name), context.optional_input(WORLD.name)) else {
             return Ok(None);
         };
@@ -168,7 +179,7 @@ impl Ceiling {
                 tasks.insert(task.dialogue.clone(), Arc::new(task));
             }
         }
-        Ok(Some(Self { world, rules: Rules::of(compat), tasks }))
+        Ok(Some(Self { world, rules, tasks }))
     }
 
     /// The highest reward of a task; `None` of one that is unknown or has no goals.

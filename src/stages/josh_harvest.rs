@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
+use super::compat::{self, Compatible};
 use super::selection::Selection;
 use crate::chat::{Chat, Message};
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Cast, Episode};
 use crate::dialogue::react::OUT_OF_RETRIES;
 use crate::dialogue::reward::turn_hits;
-use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::rules::{ENVIRONMENT, TURNS};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::josh::node::{NodeRow, rows};
+use crate::josh::rules::SEARCH;
 use crate::josh::search::{Settings, search};
 use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use crate::josh::tree::Outcome;
@@ -56,6 +59,9 @@ pub struct JoshHarvest {
     /// Whose quirks environment and search keep; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
     /// Decides all chance.
     #[serde(default)]
     pub seed: u64,
@@ -71,6 +77,10 @@ fn eight() -> usize {
 
 fn fifteen() -> usize {
     15
+}
+
+impl Compatible for JoshHarvest {
+    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT, TURNS, SEARCH];
 }
 
 impl Stage for JoshHarvest {
@@ -92,7 +102,8 @@ harvest:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = self.agent.check();
+        let mut problems = compat::check::<Self>(&self.quirks);
+        problems.extend(self.agent.check());
         problems.extend(self.user.check());
         problems.extend(self.tasks.check());
         for (field, value) in [("beam", self.beam), ("max_steps", self.max_steps)] {
@@ -116,7 +127,7 @@ harvest:
         let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
         let players = Players { cast: &casting.cast };
-        let (players, settings, rules) = (&players, &self.settings(), Rules::of(self.compat));
+        let (players, settings, rules) = (&players, &self.settings(), Rules::new(self.compat, &self.quirks));
         let play = |task: Arc<Task>| {
             let world = world.clone();
             async move {
@@ -164,12 +175,7 @@ impl FromTask for Harvested {
 
 impl JoshHarvest {
     fn settings(&self) -> Settings {
-        use crate::josh::rules::Rules as Search;
-        let rules = match self.compat {
-            Compat::Fixed => Search::Fixed,
-            Compat::Pypi014 => Search::Pypi014,
-            Compat::RepoHead | Compat::Paper => Search::RepoHead,
-        };
+        let rules = Rules::new(self.compat, &self.quirks);
         Settings { beam: self.beam, max_steps: self.max_steps, seed: self.seed, rules, ..Settings::default() }
     }
 }

@@ -18,6 +18,7 @@ pub mod train_sft;
 
 mod by_task;
 mod casting;
+mod compat;
 mod endpoint;
 mod prompt;
 mod selection;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use schemars::Schema;
 
+use crate::compat::Quirk;
 use crate::engine::stage::{AnyStage, Stage};
 use crate::table::{self, Row};
 use crate::value::{self, Node, PlaceError};
@@ -47,6 +49,8 @@ pub struct Kind {
     pub example: &'static str,
     /// The JSON Schema of the parameters; its description is the kind's documentation.
     pub schema: fn() -> Schema,
+    /// The quirks of the reference that it asks about, part by part; none for a stage without `compat`.
+    pub quirks: &'static [&'static [Quirk]],
     /// Reads the parameters.
     pub parse: fn(&Node) -> Result<Arc<dyn AnyStage>, PlaceError>,
 }
@@ -57,25 +61,30 @@ const fn kind<S: Stage>() -> Kind {
         version: S::VERSION,
         example: S::EXAMPLE,
         schema: || schemars::schema_for!(S),
+        quirks: &[],
         parse: |node| Ok(Arc::new(value::parse::<S>(node)?)),
     }
+}
+
+const fn compatible<S: compat::Compatible>() -> Kind {
+    Kind { quirks: S::QUIRKS, ..kind::<S>() }
 }
 
 /// Every kind, in the order in which an experiment uses them.
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
     kind::<multiwoz_synthesize::MultiwozSynthesize>(),
-    kind::<toolwoz_convert::ToolwozConvert>(),
-    kind::<demonstrations_build::DemonstrationsBuild>(),
-    kind::<dialogue_simulate::DialogueSimulate>(),
-    kind::<josh_harvest::JoshHarvest>(),
+    compatible::<toolwoz_convert::ToolwozConvert>(),
+    compatible::<demonstrations_build::DemonstrationsBuild>(),
+    compatible::<dialogue_simulate::DialogueSimulate>(),
+    compatible::<josh_harvest::JoshHarvest>(),
     kind::<josh_import::JoshImport>(),
     kind::<data_sft::DataSft>(),
     kind::<data_kto::DataKto>(),
     kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
-    kind::<eval_toolwoz::EvalToolwoz>(),
+    compatible::<eval_toolwoz::EvalToolwoz>(),
     kind::<eval_compare::EvalCompare>(),
     kind::<command_run::CommandRun>(),
 ];

@@ -6,10 +6,12 @@ use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compat::{self, Compatible};
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::convert::{Converter, Report, world_items};
 use crate::dialogue::corpus::Corpus;
 use crate::dialogue::multiwoz::Outline;
-use crate::dialogue::rules::{Compat, Rules};
+use crate::dialogue::rules::CONVERSION;
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::tools::DOMAINS;
 use crate::engine::port::{Folder, Port, PortSpec};
@@ -53,6 +55,9 @@ pub struct ToolwozConvert {
     /// Whose quirks are kept: `fixed` (none), `repo-head`, `pypi-0.1.4` or `paper`.
     #[serde(default)]
     pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
     /// Which parts become tasks.
     #[serde(default = "all_splits")]
     pub splits: Vec<Split>,
@@ -63,6 +68,10 @@ pub struct ToolwozConvert {
 
 fn all_splits() -> Vec<Split> {
     vec![Split::Train, Split::Val, Split::Test]
+}
+
+impl Compatible for ToolwozConvert {
+    const QUIRKS: &'static [&'static [Quirk]] = &[CONVERSION];
 }
 
 impl Stage for ToolwozConvert {
@@ -84,7 +93,7 @@ toolwoz:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = compat::check::<Self>(&self.quirks);
         if self.splits.is_empty() {
             problems.push(Problem::new("splits", "must name at least one of `train`, `val`, `test`"));
         }
@@ -99,7 +108,7 @@ toolwoz:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
-        let rules = Rules::of(self.compat);
+        let rules = Rules::new(self.compat, &self.quirks);
         let items = world_items(&corpus.databases()?, &rules);
         let mut converter = Converter::new(&items, corpus.splits()?, rules)?;
         let mut tasks = context.writer(&TASKS)?;
@@ -171,7 +180,7 @@ mod tests {
     }
 
     fn all() -> ToolwozConvert {
-        ToolwozConvert { compat: Compat::Fixed, splits: all_splits(), limit: None }
+        ToolwozConvert { compat: Compat::Fixed, quirks: Quirks::default(), splits: all_splits(), limit: None }
     }
 
     #[test]

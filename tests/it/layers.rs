@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const BASE: &[&str] = &["chat", "child", "examples", "fs", "net", "seed", "table", "value"];
+const BASE: &[&str] = &["chat", "child", "compat", "examples", "fs", "net", "seed", "table", "value"];
 const DOMAIN: &[&str] = &["dataset", "dialogue", "eval", "josh", "llm", "model", "train"];
 
 /// Where a heavy crate may be used: prefixes of paths below `src/`.
