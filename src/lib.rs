@@ -27,5 +27,7 @@ pub mod train;
 pub mod value;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 #[path = "../tests/it/server.rs"]
 mod server;

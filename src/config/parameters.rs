@@ -107,7 +107,11 @@ fn explain(kind: &Kind, error: &PlaceError, with: &Node, key: &Key) -> Diagnosti
             (false, _) => format!("`{path}`: unknown value `{name}`"),
         },
     );
-    match is_unknown_key(error) && path.is_empty() && STAGE_ONLY.contains(&name.as_str()) {
+    let parameter = is_unknown_key(error) && path.is_empty();
+    if parameter && let Some((_, instead)) = kind.replaced.iter().find(|(old, _)| old == name) {
+        return problem.help(*instead);
+    }
+    match parameter && STAGE_ONLY.contains(&name.as_str()) {
         true => problem.help(format!("`{name}` stands beside `with`, not in it")),
         false => problem.suggest(name, known.iter().map(String::as_str)),
     }

@@ -42,6 +42,9 @@ pub trait Stage: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'stat
     /// A stage of this kind as it stands in a pipeline, for the documentation.
     const EXAMPLE: &'static str;
 
+    /// Parameters that there once were, each with a sentence on what is written now: lower case, names in backticks.
+    const REPLACED: &'static [(&'static str, &'static str)] = &[];
+
     /// The ports that it reads.
     fn inputs(&self) -> Vec<PortSpec>;
 

@@ -4,7 +4,7 @@
 //! ([`node`]), and the rows become training data ([`sft_data`], [`kto_data`]).
 
 #[cfg(test)]
-pub(crate) mod golden;
+mod golden;
 pub mod import;
 pub mod kto_data;
 pub mod node;

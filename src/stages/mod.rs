@@ -47,6 +47,8 @@ pub struct Kind {
     pub version: u32,
     /// A stage of this kind as it stands in a pipeline.
     pub example: &'static str,
+    /// See [`Stage::REPLACED`].
+    pub replaced: &'static [(&'static str, &'static str)],
     /// The JSON Schema of the parameters; its description is the kind's documentation.
     pub schema: fn() -> Schema,
     /// The quirks of the reference that it asks about, part by part; none for a stage without `compat`.
@@ -60,6 +62,7 @@ const fn kind<S: Stage>() -> Kind {
         name: S::KIND,
         version: S::VERSION,
         example: S::EXAMPLE,
+        replaced: S::REPLACED,
         schema: || schemars::schema_for!(S),
         quirks: &[],
         parse: |node| Ok(Arc::new(value::parse::<S>(node)?)),
@@ -115,6 +118,7 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
     row::<crate::train::log::TrainLog>(),
+    row::<crate::train::rows::TrainRow>(),
     row::<crate::eval::score::ScoreRow>(),
     row::<crate::eval::score::SummaryRow>(),
     row::<crate::eval::compare::ComparisonRow>(),

@@ -3,15 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::training::{self, BASE, LOG, Listener, MODEL};
+use super::training::{self, BASE, LOG, Listener, MODEL, ROWS};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::KtoExample;
 use crate::train::batch::TooLong;
 use crate::train::kto::{self, KtoRow, KtoSettings};
-use crate::train::loss::{KtoConstants, KtoLoss, balanced_weights};
+use crate::train::loss::{KtoConstants, KtoLoss};
 use crate::train::optimise::AdamWConfig;
 use crate::train::schedule::Schedule;
+use crate::train::weights::{HIGHEST_RATIO, Weight, Weights};
 use crate::train::{Settings, encode};
 
 const EXAMPLES: Port<KtoExample> = Port::new("examples");
@@ -20,7 +21,12 @@ const EXAMPLES: Port<KtoExample> = Port::new("examples");
 ///
 /// Within each batch the completions also move on by one row, and those mismatched pairs estimate how far the model as a whole
 /// has moved from the base; so a batch has at least two rows, and the order of rows is the same in every epoch. The optimiser
-/// is that of `train.sft`. An interrupted training goes on from its last checkpoint, to the same weights.
+/// is that of `train.sft`. An interrupted training goes on from its last checkpoint, to the same weights. Output `rows` says of
+/// every example how many tokens it has, how many of them are trained on and how often, and why one is not.
+///
+/// By default the rarer kind of rows weighs as much more as there are fewer of them. Weights that are given should keep
+/// (desirable_weight x desirable rows) / (undesirable_weight x undesirable rows) between 1 and 4/3; the figures of a run show
+/// the weights and this ratio. The paper's are 1 and 2.71.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainKto {
@@ -30,15 +36,12 @@ pub struct TrainKto {
     /// How steeply the loss follows the log ratio of model and base.
     #[serde(default = "beta")]
     pub beta: f64,
-    /// The weight of desirable rows.
-    #[serde(default = "one")]
-    pub desirable_weight: f64,
-    /// The weight of undesirable rows.
-    #[serde(default = "one")]
-    pub undesirable_weight: f64,
-    /// Weigh the rarer kind of rows up so that both kinds weigh alike, instead of the two weights.
+    /// The weight of a desirable row, or `auto`: so much that both kinds of rows weigh alike.
     #[serde(default)]
-    pub balance: bool,
+    pub desirable_weight: Weight,
+    /// The weight of an undesirable row, or `auto`. Where both are, the kind with more rows weighs 1 a row.
+    #[serde(default)]
+    pub undesirable_weight: Weight,
     /// Passes over the examples; 0.5 is half a pass.
     #[serde(default = "one")]
     pub epochs: f64,
@@ -127,29 +130,35 @@ impl TrainKto {
         }
     }
 
-    fn kto_settings(&self, rows: &[KtoRow], max_length: usize) -> KtoSettings {
-        let desirable_rows = rows.iter().filter(|row| row.desirable).count();
-        let (desirable, undesirable) = match self.balance {
-            true => balanced_weights(desirable_rows, rows.len() - desirable_rows),
-            false => (self.desirable_weight, self.undesirable_weight),
-        };
+    fn weights(&self, rows: &[KtoRow]) -> Weights {
+        let desirable = rows.iter().filter(|row| row.desirable).count();
+        Weights::of(self.desirable_weight, self.undesirable_weight, (desirable, rows.len() - desirable))
+    }
+
+    fn kto_settings(&self, weights: &Weights, max_length: usize) -> KtoSettings {
+        let Weights { desirable, undesirable, .. } = *weights;
         let constants = KtoConstants { beta: self.beta, desirable, undesirable };
         KtoSettings { loss: self.loss, constants, max_length, shuffle: self.shuffle }
     }
 
-    fn warn(&self, context: &Context, rows: &[KtoRow], kto: &KtoSettings) {
+    fn tell_weights(context: &Context, rows: &[KtoRow], weights: &Weights) {
+        context.figure("desirable_weight", weights.desirable);
+        context.figure("undesirable_weight", weights.undesirable);
         let desirable = rows.iter().filter(|row| row.desirable).count();
         if desirable == 0 || desirable == rows.len() {
             context.warn(format!("of {} rows {desirable} are desirable: KTO needs both kinds", rows.len()));
-        } else {
-            let weight = kto.constants.desirable * desirable as f64;
-            let ratio = weight / (kto.constants.undesirable * (rows.len() - desirable) as f64);
-            if !(0.999..=1.3301).contains(&ratio) {
+        } else if let Some(ratio) = weights.ratio {
+            context.figure("weight_ratio", ratio);
+            if !(0.999..=HIGHEST_RATIO + 0.001).contains(&ratio) {
                 context.warn(format!(
-                    "desirable rows weigh {ratio:.2} times as much as undesirable ones; 1 to 1.33 is advised, see `balance`"
+                    "desirable rows weigh {ratio:.2} times as much as undesirable ones; 1 to 1.33 is advised, and a weight of \
+                     `auto` gives 1"
                 ));
             }
         }
+    }
+
+    fn warn_of_cut_pairs(&self, context: &Context, rows: &[KtoRow], kto: &KtoSettings) {
         let cut = kto::cut_pairs(rows, self.batch_size, kto, self.seed);
         if cut > 0 {
             let (count, limit) = (rows.len(), kto.max_length);
@@ -160,12 +169,14 @@ impl TrainKto {
 
 impl Stage for TrainKto {
     const KIND: &'static str = "train.kto";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+    const REPLACED: &'static [(&'static str, &'static str)] =
+        &[("balance", "`desirable_weight: auto` and `undesirable_weight: auto`, the defaults, balance the rows")];
     const EXAMPLE: &'static str = "\
 kto:
   kind: train.kto
   in: {examples: kto_data.examples, base: sft.model}
-  with: {epochs: 1, batch_size: 16, learning_rate: 1e-4, beta: 0.1, balance: true, seed: 20}
+  with: {epochs: 1, batch_size: 16, learning_rate: 1e-4, beta: 0.1, seed: 20}
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
@@ -173,7 +184,7 @@ kto:
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![MODEL.one(), LOG.one()]
+        vec![MODEL.one(), LOG.one(), ROWS.one()]
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -185,9 +196,8 @@ kto:
         for (name, value) in
             [("desirable_weight", self.desirable_weight), ("undesirable_weight", self.undesirable_weight)]
         {
-            problems.extend(training::not_negative(name, value));
-            if self.balance && value != 1.0 {
-                problems.push(Problem::new(name, "has no effect where `balance` is set"));
+            if let Weight::Given(weight) = value {
+                problems.extend(training::not_negative(name, weight));
             }
         }
         problems
@@ -200,13 +210,17 @@ kto:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let base = training::load_base(context)?;
         let max_length = training::max_length(self.max_length, &base)?;
-        let examples = training::limited(context.read(&EXAMPLES)?, self.limit);
-        let encoded = encode::kto(&base.tokenizer, &examples, max_length, self.too_long)?;
-        training::warn_left_out(context, &encoded, max_length);
-        let kto_settings = self.kto_settings(&encoded.rows, max_length);
-        self.warn(context, &encoded.rows, &kto_settings);
+        let mut examples = context.read(&EXAMPLES)?;
+        let beyond = training::beyond(&mut examples, self.limit);
+        let beyond = beyond.into_iter().map(|example| (example.dialogue, Some(example.label)));
+        let mut encoded = encode::kto(&base.tokenizer, &examples, max_length, self.too_long)?;
+        let (settings, weights) = (self.settings(), self.weights(&encoded.rows));
+        let kto_settings = self.kto_settings(&weights, max_length);
+        let times = kto::times(&encoded.rows, &settings, &kto_settings);
+        training::tell_rows(context, &mut encoded, &times, beyond, max_length)?;
+        Self::tell_weights(context, &encoded.rows, &weights);
+        self.warn_of_cut_pairs(context, &encoded.rows, &kto_settings);
         let listener = Listener::new(context);
-        let settings = self.settings();
         let trained =
             kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, context.scratch()?, &listener);
         training::finish(context, base, trained, &listener)

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::training::{self, BASE, LOG, Listener, MODEL};
+use super::training::{self, BASE, LOG, Listener, MODEL, ROWS};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::SftExample;
@@ -17,7 +17,8 @@ const EXAMPLES: Port<SftExample> = Port::new("examples");
 /// Trains a model on what the assistant says in chats.
 ///
 /// The loss is the mean over all assistant tokens of a step. The optimiser is AdamW with betas 0.9 and 0.999; norms are not
-/// decayed. An interrupted training goes on from its last checkpoint, to the same weights.
+/// decayed. An interrupted training goes on from its last checkpoint, to the same weights. Output `rows` says of every example
+/// how many tokens it has, how many of them are trained on and how often, and why one is not.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSft {
@@ -109,7 +110,7 @@ impl TrainSft {
 
 impl Stage for TrainSft {
     const KIND: &'static str = "train.sft";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 sft:
   kind: train.sft
@@ -122,7 +123,7 @@ sft:
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![MODEL.one(), LOG.one()]
+        vec![MODEL.one(), LOG.one(), ROWS.one()]
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -136,11 +137,14 @@ sft:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let base = training::load_base(context)?;
         let max_length = training::max_length(self.max_length, &base)?;
-        let examples = training::limited(context.read(&EXAMPLES)?, self.limit);
-        let encoded = encode::sft(&base.tokenizer, &examples, max_length, self.too_long)?;
-        training::warn_left_out(context, &encoded, max_length);
+        let mut examples = context.read(&EXAMPLES)?;
+        let beyond = training::beyond(&mut examples, self.limit).into_iter().map(|example| (example.dialogue, None));
+        let mut encoded = encode::sft(&base.tokenizer, &examples, max_length, self.too_long)?;
+        let settings = self.settings();
+        let times = sft::times(&encoded.rows, &settings);
+        training::tell_rows(context, &mut encoded, &times, beyond, max_length)?;
         let listener = Listener::new(context);
-        let trained = sft::train(base.decoder.clone(), &encoded.rows, &self.settings(), context.scratch()?, &listener);
+        let trained = sft::train(base.decoder.clone(), &encoded.rows, &settings, context.scratch()?, &listener);
         training::finish(context, base, trained, &listener)
     }
 }

@@ -9,6 +9,7 @@ use crate::engine::port::{Folder, Port};
 use crate::engine::stage::{Context, Problem, Stopped};
 use crate::model::{Bundle, device};
 use crate::train::encode::Encoded;
+use crate::train::rows::{Fate, TrainRow, reached};
 use crate::train::{Settings, TrainError, TrainLog, Trained, Watch};
 
 /// The model that training begins with.
@@ -19,6 +20,9 @@ pub(super) const MODEL: Folder = Folder::new("model", "model.bundle/v1");
 
 /// One row for each step.
 pub(super) const LOG: Port<TrainLog> = Port::new("log");
+
+/// One row for each example.
+pub(super) const ROWS: Port<TrainRow> = Port::new("rows");
 
 /// The base model on the profile's device.
 pub(super) fn load_base(context: &Context) -> anyhow::Result<Bundle> {
@@ -34,16 +38,35 @@ pub(super) fn max_length(asked: Option<usize>, base: &Bundle) -> anyhow::Result<
     Ok(length)
 }
 
-/// Warns of examples that are left out.
-pub(super) fn warn_left_out<T>(context: &Context, encoded: &Encoded<T>, max_length: usize) {
-    let all = encoded.rows.len() + encoded.too_long + encoded.nothing_scored;
-    if encoded.too_long > 0 {
-        let count = encoded.too_long;
-        context.warn(format!("{count} of {all} examples are left out: longer than `max_length`, {max_length} tokens"));
+/// Writes what becomes of every example, says it in figures, and warns of what is left out. `times` says how often each row
+/// that can be trained on is, `beyond` holds the examples that are not read.
+pub(super) fn tell_rows<T>(
+    context: &Context,
+    encoded: &mut Encoded<T>,
+    times: &[u64],
+    beyond: impl Iterator<Item = (String, Option<bool>)>,
+    max_length: usize,
+) -> anyhow::Result<()> {
+    let rows = &mut encoded.examples;
+    let all = rows.len();
+    reached(rows, times);
+    rows.extend(beyond.enumerate().map(|(at, (dialogue, label))| TrainRow::beyond_limit(all + at, dialogue, label)));
+    let count = |fate: Fate| rows.iter().filter(|row| row.fate == fate).count();
+    for fate in [Fate::Trained, Fate::NotReached, Fate::TooLong, Fate::NothingToLearn, Fate::BeyondLimit] {
+        if fate == Fate::Trained || count(fate) > 0 {
+            context.figure(format!("examples.{}", fate.name()), count(fate) as f64);
+        }
     }
-    if encoded.nothing_scored > 0 {
-        context.warn(format!("{} of {all} examples are left out: nothing in them to learn", encoded.nothing_scored));
+    let trained = || rows.iter().filter(|row| row.fate == Fate::Trained);
+    context.figure("tokens", trained().filter_map(|row| row.tokens).sum::<u64>() as f64);
+    context.figure("tokens.trained", trained().map(|row| row.trained_tokens).sum::<u64>() as f64);
+    if let long @ 1.. = count(Fate::TooLong) {
+        context.warn(format!("{long} of {all} examples are left out: longer than `max_length`, {max_length} tokens"));
     }
+    if let empty @ 1.. = count(Fate::NothingToLearn) {
+        context.warn(format!("{empty} of {all} examples are left out: nothing in them to learn"));
+    }
+    context.write(&ROWS, std::mem::take(rows))
 }
 
 /// Writes the trained model and the log; a training that was stopped becomes the engine's own error.
@@ -139,8 +162,7 @@ pub(super) fn not_negative(name: &str, value: f64) -> Option<Problem> {
     (!(value.is_finite() && value >= 0.0)).then(|| Problem::new(name, "must be 0 or above"))
 }
 
-/// The first examples, where a limit is set.
-pub(super) fn limited<T>(mut examples: Vec<T>, limit: Option<usize>) -> Vec<T> {
-    examples.truncate(limit.unwrap_or(usize::MAX));
-    examples
+/// Takes the examples beyond the limit away, where one is set, and returns them.
+pub(super) fn beyond<T>(examples: &mut Vec<T>, limit: Option<usize>) -> Vec<T> {
+    examples.split_off(limit.unwrap_or(usize::MAX).min(examples.len()))
 }

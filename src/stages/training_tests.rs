@@ -15,6 +15,7 @@ use crate::model::Bundle;
 use crate::model::bundle::tests::untrained;
 use crate::table;
 use crate::train::TrainLog;
+use crate::train::rows::{Fate, TrainRow};
 
 /// A folder with a base model, examples of both kinds, and what the stages said.
 struct Bench {
@@ -77,6 +78,19 @@ impl Bench {
         table::read(&self.path().join(out).join("log.parquet")).unwrap()
     }
 
+    fn rows(&self, out: &str) -> Vec<TrainRow> {
+        table::read(&self.path().join(out).join("rows.parquet")).unwrap()
+    }
+
+    /// The last figure of this name.
+    fn figure(&self, name: &str) -> Option<f64> {
+        let said = self.said.lock().unwrap();
+        said.iter().rev().find_map(|notice| match notice {
+            Notice::Figure { name: found, value } if found == name => Some(*value),
+            _ => None,
+        })
+    }
+
     fn weights(&self, out: &str) -> Vec<u8> {
         std::fs::read(self.path().join(out).join("model/model.safetensors")).unwrap()
     }
@@ -106,7 +120,7 @@ fn sft_writes_a_bundle_and_a_log() {
 #[test]
 fn a_stopped_kto_goes_on_to_the_same_files() {
     let bench = Bench::new();
-    let parameters = json!({"epochs": 2.0, "batch_size": 2, "balance": true, "learning_rate": 1e-3});
+    let parameters = json!({"epochs": 2.0, "batch_size": 2, "learning_rate": 1e-3});
     bench.run::<TrainKto>("kto.parquet", "whole", parameters.clone(), None).unwrap();
     std::fs::remove_dir_all(bench.path().join("scratch")).unwrap();
     let error = bench.run::<TrainKto>("kto.parquet", "pieces", parameters.clone(), Some(2)).unwrap_err();
@@ -115,6 +129,49 @@ fn a_stopped_kto_goes_on_to_the_same_files() {
     assert_eq!(bench.weights("whole"), bench.weights("pieces"));
     assert_eq!(bench.log("whole"), bench.log("pieces"));
     assert_ne!(bench.weights("whole"), std::fs::read(bench.path().join("base/model.safetensors")).unwrap());
+}
+
+#[test]
+fn every_example_says_what_became_of_it() {
+    let bench = Bench::new();
+    let tokens = |text: &str| untrained().tokenizer.encode(text).unwrap().len();
+    let limit = tokens("Help.") + 2 * tokens("a cheap one") + 6;
+    // Of six examples the last is not read and the fourth, `d3`, is as `d0`; one step sees two of the five.
+    let parameters = json!({"batch_size": 2, "max_steps": 1, "limit": 5, "max_length": limit});
+    bench.run::<TrainKto>("kto.parquet", "out", parameters, None).unwrap();
+    let rows = bench.rows("out");
+    let fates: Vec<_> = rows.iter().map(|row| (row.dialogue.as_str(), row.label, row.times, row.fate)).collect();
+    let waiting = |name: &'static str, label| (name, Some(label), 0, Fate::NotReached);
+    assert_eq!(
+        fates,
+        [
+            ("d0", Some(true), 1, Fate::Trained),
+            ("d1", Some(false), 1, Fate::Trained),
+            waiting("d2", false),
+            waiting("d3", true),
+            waiting("d4", false),
+            ("d5", Some(false), 0, Fate::BeyondLimit),
+        ]
+    );
+    let prompt = tokens("Help.") + tokens("hotel") + 5;
+    let (all, trained) = ((prompt + tokens("hotel") + 1) as u64, tokens("hotel") as u64 + 1);
+    assert_eq!((rows[0].tokens, rows[0].trained_tokens), (Some(all), trained));
+    assert_eq!((rows[5].tokens, rows[5].trained_tokens), (None, 0));
+    let log = bench.log("out");
+    assert_eq!(log[0].tokens, rows.iter().filter(|row| row.times > 0).filter_map(|row| row.tokens).sum::<u64>());
+    let figure = |name: &str| bench.figure(name);
+    assert_eq!((figure("examples.trained"), figure("examples.not_reached")), (Some(2.0), Some(3.0)));
+    assert_eq!((figure("tokens"), figure("examples.too_long")), (Some(log[0].tokens as f64), None));
+    assert_eq!((figure("desirable_weight"), figure("undesirable_weight")), (Some(1.5), Some(1.0)));
+    assert_eq!(figure("weight_ratio"), Some(1.0));
+
+    bench
+        .run::<TrainSft>("sft.parquet", "out", json!({"epochs": 2, "max_length": limit, "too_long": "drop"}), None)
+        .unwrap();
+    let rows = bench.rows("out");
+    assert!(rows[..5].iter().all(|row| (row.times, row.fate, row.label) == (2, Fate::Trained, None)), "{rows:?}");
+    assert_eq!((rows[5].fate, rows[5].trained_tokens, rows[5].times), (Fate::TooLong, 0, 0));
+    assert!(rows[5].tokens > Some(limit as u64));
 }
 
 #[test]
@@ -128,12 +185,14 @@ fn what_is_left_out_is_said() {
     assert!(error.starts_with("dialogue `d5` has "), "{error}");
     assert!(error.ends_with("raise `max_length`, or leave them out with `too_long: drop`"), "{error}");
     assert!(bench.warnings().is_empty());
-    run(json!({"batch_size": 3, "max_length": limit, "too_long": "drop"})).unwrap();
+    let given = json!({"batch_size": 3, "max_length": limit, "too_long": "drop", "desirable_weight": 1, "undesirable_weight": 1.0});
+    run(given).unwrap();
     assert_eq!(
         bench.warnings()[..2],
         [
             format!("1 of 6 examples are left out: longer than `max_length`, {limit} tokens"),
-            "desirable rows weigh 0.67 times as much as undesirable ones; 1 to 1.33 is advised, see `balance`"
+            "desirable rows weigh 0.67 times as much as undesirable ones; 1 to 1.33 is advised, and a weight \
+             of `auto` gives 1"
                 .to_owned()
         ]
     );
@@ -152,12 +211,9 @@ fn wrong_parameters_are_all_named() {
     .unwrap();
     assert_eq!(names(sft.check()), ["batch_size", "limit", "epochs", "learning_rate", "weight_decay", "warmup_ratio"]);
     let kto: TrainKto = serde_json::from_value(
-        json!({"batch_size": 1, "beta": 0.0, "balance": true, "desirable_weight": 2.0, "undesirable_weight": -1.0}),
+        json!({"batch_size": 1, "beta": 0.0, "desirable_weight": "auto", "undesirable_weight": -1.0}),
     )
     .unwrap();
-    assert_eq!(
-        names(kto.check()),
-        ["batch_size", "beta", "desirable_weight", "undesirable_weight", "undesirable_weight"]
-    );
+    assert_eq!(names(kto.check()), ["batch_size", "beta", "undesirable_weight"]);
     assert!(serde_json::from_value::<TrainSft>(json!({"epoch": 1.0})).is_err());
 }

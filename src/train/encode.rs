@@ -3,6 +3,7 @@
 
 use super::batch::{Sequence, TooLong};
 use super::kto::KtoRow;
+use super::rows::{Fate, TrainRow};
 use crate::chat::Message;
 use crate::examples::{KtoExample, SftExample};
 use crate::model::chat::{encode, encode_prompt};
@@ -36,10 +37,15 @@ pub enum EncodeError {
 pub struct Encoded<T> {
     /// What can be trained on, in the order of the examples.
     pub rows: Vec<T>,
-    /// Left out, as they are too long.
-    pub too_long: usize,
-    /// Left out, as they have no token to learn.
-    pub nothing_scored: usize,
+    /// Every example with its tokens and, so far as encoding knows, its fate.
+    pub examples: Vec<TrainRow>,
+}
+
+impl<T> Encoded<T> {
+    /// How many examples have this fate.
+    pub fn count(&self, fate: Fate) -> usize {
+        self.examples.iter().filter(|example| example.fate == fate).count()
+    }
 }
 
 /// Chats as sequences whose assistant messages are scored.
@@ -57,7 +63,7 @@ pub fn sft(
         Ok(Sequence { dialogue: example.dialogue.clone(), ids: chat.ids, scored: chat.learnt })
     };
     let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
-    sift(all, limit, too_long, |sequence| sequence)
+    sift(all, limit, too_long, |sequence| (sequence, None))
 }
 
 /// Prompts and completions as rows; every token of the completion is scored.
@@ -82,23 +88,41 @@ pub fn kto(
         Ok(KtoRow { sequence, prompt, desirable: example.label })
     };
     let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
-    sift(all, limit, too_long, |row| &row.sequence)
+    sift(all, limit, too_long, |row| (&row.sequence, Some(row.desirable)))
 }
 
 fn sift<T>(
     all: Vec<T>,
     limit: usize,
     too_long: TooLong,
-    sequence: impl Fn(&T) -> &Sequence,
+    part: impl Fn(&T) -> (&Sequence, Option<bool>),
 ) -> Result<Encoded<T>, EncodeError> {
-    let (short, long): (Vec<T>, Vec<T>) = all.into_iter().partition(|row| sequence(row).ids.len() <= limit);
-    if let (TooLong::Error, Some(first)) = (too_long, long.first()) {
-        let Sequence { dialogue, ids, .. } = sequence(first);
-        return Err(EncodeError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit, count: long.len() });
+    let example = |(place, one): (usize, &T)| {
+        let (sequence, label) = part(one);
+        let (tokens, scored) = (sequence.ids.len(), sequence.scored_tokens());
+        let (trained_tokens, fate) = if tokens > limit {
+            (0, Fate::TooLong)
+        } else if scored == 0 {
+            (0, Fate::NothingToLearn)
+        } else {
+            (scored as u64, Fate::Trained)
+        };
+        let (place, dialogue) = (place as u64, sequence.dialogue.clone());
+        TrainRow { place, dialogue, label, tokens: Some(tokens as u64), trained_tokens, times: 0, fate }
+    };
+    let examples: Vec<TrainRow> = all.iter().enumerate().map(example).collect();
+    let long = || examples.iter().zip(&all).filter(|(example, _)| example.fate == Fate::TooLong);
+    if let (TooLong::Error, Some((_, first))) = (too_long, long().next()) {
+        let Sequence { dialogue, ids, .. } = part(first).0;
+        return Err(EncodeError::TooLong {
+            dialogue: dialogue.clone(),
+            tokens: ids.len(),
+            limit,
+            count: long().count(),
+        });
     }
-    let before = short.len();
-    let rows: Vec<T> = short.into_iter().filter(|row| sequence(row).scored_tokens() > 0).collect();
-    Ok(Encoded { nothing_scored: before - rows.len(), rows, too_long: long.len() })
+    let trained = all.into_iter().zip(&examples).filter(|(_, example)| example.fate == Fate::Trained);
+    Ok(Encoded { rows: trained.map(|(one, _)| one).collect(), examples })
 }
 
 #[cfg(test)]
@@ -144,9 +168,13 @@ mod tests {
             chat(&[Message::user("I want")]),
         ];
         let encoded = sft(&tokenizer, &examples, 500, TooLong::Error).unwrap();
-        assert_eq!((encoded.rows.len(), encoded.nothing_scored, encoded.too_long), (1, 1, 0));
+        let counts = [Fate::Trained, Fate::NothingToLearn, Fate::TooLong].map(|fate| encoded.count(fate));
+        assert_eq!((encoded.rows.len(), counts), (1, [1, 1, 0]));
         let expected = tokenizer.encode("area").unwrap().len() + tokenizer.encode("a").unwrap().len() + 2;
         assert_eq!(encoded.rows[0].scored_tokens(), expected);
+        let [first, second] = &encoded.examples[..] else { panic!("one for each example") };
+        assert_eq!((first.trained_tokens, first.tokens), (expected as u64, Some(encoded.rows[0].ids.len() as u64)));
+        assert_eq!((second.trained_tokens, second.fate, second.place), (0, Fate::NothingToLearn, 1));
     }
 
     #[test]
@@ -157,7 +185,9 @@ mod tests {
         assert!(error.starts_with("dialogue `long` has "), "{error}");
         assert!(error.contains("more than `max_length`, 50 (1 examples are too long)"), "{error}");
         let encoded = kto(&tokenizer, &examples, 50, TooLong::Drop).unwrap();
-        assert_eq!((encoded.rows.len(), encoded.too_long), (1, 1));
+        assert_eq!((encoded.rows.len(), encoded.count(Fate::TooLong)), (1, 1));
+        let long = &encoded.examples[1];
+        assert!(long.tokens.unwrap() > 50 && long.trained_tokens == 0 && long.label == Some(true));
         assert_eq!(encoded.rows, kto(&tokenizer, &examples[..1], 50, TooLong::Error).unwrap().rows);
     }
 }

@@ -92,13 +92,31 @@ pub fn cut_pairs(rows: &[KtoRow], batch_size: usize, kto: &KtoSettings, seed: u6
     rows.iter().zip(pairs).map(length).filter(|length| *length > kto.max_length).count()
 }
 
+/// How often [`train`] trains on each of these rows, all of which must have a scored token.
+pub fn times(rows: &[KtoRow], settings: &Settings, kto: &KtoSettings) -> Vec<u64> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let (whole, rest) = Plan::new(rows.len(), settings).extent();
+    let mut times = vec![whole; rows.len()];
+    let order = order(rows, kto, settings.seed);
+    let seen = rest.end * settings.batch_size;
+    order.into_iter().take(seen).for_each(|place| times[place] += 1);
+    times
+}
+
 /// The rows that can be learnt from, in the order of training.
 fn ordered<'a>(rows: &'a [KtoRow], kto: &KtoSettings, seed: u64) -> Vec<&'a KtoRow> {
-    let rows: Vec<&KtoRow> = rows.iter().filter(|row| row.sequence.scored_tokens() > 0).collect();
+    order(rows, kto, seed).into_iter().map(|place| &rows[place]).collect()
+}
+
+/// Their places.
+fn order(rows: &[KtoRow], kto: &KtoSettings, seed: u64) -> Vec<usize> {
+    let places: Vec<usize> = (0..rows.len()).filter(|&place| rows[place].sequence.scored_tokens() > 0).collect();
     if !kto.shuffle {
-        return rows;
+        return places;
     }
-    shuffled(rows.len(), seed).into_iter().map(|place| rows[place]).collect()
+    shuffled(places.len(), seed).into_iter().map(|place| places[place]).collect()
 }
 
 /// Rows with what the base says of them and of their mismatched pairs.

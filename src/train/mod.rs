@@ -2,7 +2,8 @@
 //!
 //! [`sft`] and [`kto`] each read top to bottom as the whole training of their kind. The rest is what both need: [`loss`]
 //! (the arithmetic), [`batch`] (rows to padded parts), [`schedule`] (the learning rate), [`optimise`] (gradients and AdamW),
-//! [`workers`] (parts on several cores), [`checkpoint`] (going on after a kill), [`log`] (what is written down).
+//! [`workers`] (parts on several cores), [`checkpoint`] (going on after a kill), [`log`] and [`rows`] (what is written down of
+//! steps and of examples), [`weights`] (of KTO's two kinds of rows).
 //!
 //! On the processor the same examples, parameters and base model give the same weights bit for bit, whatever the number of
 //! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models
@@ -15,9 +16,11 @@ pub mod kto;
 pub mod log;
 pub mod loss;
 pub mod optimise;
+pub mod rows;
 pub mod schedule;
 pub mod sft;
 mod step;
+pub mod weights;
 pub mod workers;
 
 pub use log::{TrainLog, Watch};

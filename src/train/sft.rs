@@ -46,6 +46,21 @@ pub fn train(
     Ok(training.finish())
 }
 
+/// How often [`train`] trains on each of these examples, all of which must have a scored token.
+pub fn times(examples: &[Sequence], settings: &Settings) -> Vec<u64> {
+    if examples.is_empty() {
+        return Vec::new();
+    }
+    let (whole, rest) = Plan::new(examples.len(), settings).extent();
+    let mut times = vec![whole; examples.len()];
+    if !rest.is_empty() {
+        let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+        let batches = shuffled_batches(&lengths, settings.batch_size, settings.seed, whole);
+        batches[rest].iter().flatten().for_each(|&place| times[place] += 1);
+    }
+    times
+}
+
 /// Loss and gradient over the rows of one step. The mean is over tokens, so all batches of a step are one.
 fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
     let total: usize = rows.iter().map(|row| row.scored_tokens()).sum();

@@ -74,6 +74,13 @@ impl Plan {
         (step / per_epoch, first..(first + self.accumulation).min(self.batches))
     }
 
+    /// How many epochs are whole, and which batches of the one after them are still trained on.
+    pub(super) fn extent(&self) -> (u64, Range<usize>) {
+        let per_epoch = self.batches.div_ceil(self.accumulation) as u64;
+        let rest = (self.steps % per_epoch) as usize * self.accumulation;
+        (self.steps / per_epoch, 0..rest.min(self.batches))
+    }
+
     /// How much has been seen after a step (from 0), in epochs.
     fn seen(&self, step: u64) -> f64 {
         let (epoch, batches) = self.batches_of(step);

@@ -134,6 +134,29 @@ fn accumulated_batches_are_one_large_batch() {
     assert_eq!(large.log[0].scored_tokens, small.log[0].scored_tokens);
 }
 
+/// Whether a log tells of as many tokens as these sequences have, so often each.
+fn tells_of(log: &[TrainLog], sequences: &[Sequence], times: &[u64]) {
+    let tokens = |of: fn(&Sequence) -> usize| -> u64 {
+        sequences.iter().zip(times).map(|(one, times)| of(one) as u64 * times).sum()
+    };
+    assert_eq!(log.iter().map(|row| row.tokens).sum::<u64>(), tokens(|one| one.ids.len()));
+    assert_eq!(log.iter().map(|row| row.scored_tokens).sum::<u64>(), tokens(Sequence::scored_tokens));
+    assert_eq!(times.len(), sequences.len());
+}
+
+#[test]
+fn what_is_said_to_be_trained_on_is() {
+    for (max_steps, batch_size, accumulation) in [(1, 4, 1), (2, 4, 2), (5, 4, 2), (11, 3, 1), (16, 7, 3)] {
+        let settings = Settings { max_steps: Some(max_steps), batch_size, accumulation, ..settings() };
+        tells_of(&sft(&settings).unwrap().log, &sequences(30), &sft::times(&sequences(30), &settings));
+        let kto_settings = KtoSettings { shuffle: true, ..kto_settings() };
+        let trained = kto::train(decoder(), &rows(20), &settings, &kto_settings, nowhere(), &Listener::default());
+        let all: Vec<Sequence> = rows(20).into_iter().map(|row| row.sequence).collect();
+        tells_of(&trained.unwrap().log, &all, &kto::times(&rows(20), &settings, &kto_settings));
+    }
+    assert!(sft::times(&[], &settings()).is_empty() && kto::times(&[], &settings(), &kto_settings()).is_empty());
+}
+
 #[test]
 fn the_same_training_gives_the_same_bits() {
     let settings = Settings { epochs: 2.0, ..settings() };
