@@ -19,6 +19,7 @@ pub mod train_sft;
 mod by_task;
 mod casting;
 mod endpoint;
+mod in_order;
 mod prompt;
 mod selection;
 mod training;
