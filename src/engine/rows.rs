@@ -31,7 +31,19 @@ impl Key {
     /// # Errors
     /// When the content cannot be written as JSON.
     pub fn of(content: &impl Serialize) -> serde_json::Result<Self> {
-        Ok(Self(*blake3::hash(&serde_json::to_vec(content)?).as_bytes()))
+        Ok(Self::of_json(&serde_json::to_vec(content)?))
+    }
+
+    /// The key of content that is written as JSON already, as [`Key::of`] writes it.
+    pub fn of_json(content: &[u8]) -> Self {
+        Self(*blake3::hash(content).as_bytes())
+    }
+
+    /// What a journal remembers of a key: two keys with the same are the same, once in 2^64 times excepted.
+    fn short(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(first)
     }
 }
 
@@ -55,7 +67,8 @@ pub struct Journal<T> {
     /// Why nothing can be written, where that is so.
     unwritable: Option<String>,
     warned: bool,
-    places: HashMap<Key, Place>,
+    /// By [`Key::short`]: 24 bytes a row. A line tells its whole key, so one in the place of another counts as absent.
+    places: HashMap<u64, Place>,
     notify: Notify,
     rows: PhantomData<fn() -> T>,
 }
@@ -64,7 +77,7 @@ pub struct Journal<T> {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: u64,
-    length: usize,
+    length: u32,
 }
 
 impl<T: Serialize + DeserializeOwned> Journal<T> {
@@ -78,23 +91,28 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         Self { path: path.to_owned(), file, unwritable, warned: false, places, notify, rows: PhantomData }
     }
 
+    /// Whether no row is there.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     /// Whether a row is there.
     pub fn has(&self, key: &Key) -> bool {
-        self.places.contains_key(key)
+        self.places.contains_key(&key.short())
     }
 
     /// Reads a row. One that turns out to be unreadable is absent from then on.
     pub fn read(&mut self, key: &Key) -> Option<T> {
-        let place = *self.places.get(key)?;
+        let place = *self.places.get(&key.short())?;
         let row = self.row(key, place);
         if row.is_none() {
-            self.places.remove(key);
+            self.places.remove(&key.short());
         }
         row
     }
 
     fn row(&self, key: &Key, place: Place) -> Option<T> {
-        let mut line = vec![0; place.length];
+        let mut line = vec![0; place.length as usize];
         self.file.as_ref()?.read_exact_at(&mut line, place.start).ok()?;
         let (found, json) = parse(&line)?;
         serde_json::from_slice(json).ok().filter(|_| found == *key)
@@ -113,7 +131,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 "finished rows cannot be written to `{path}`, a run that is interrupted starts over: {why}"
             )));
         }
-        written.map(|place| self.places.insert(key, place)).is_some()
+        written.map(|place| self.places.insert(key.short(), place)).is_some()
     }
 
     fn append(&mut self, key: Key, row: &T) -> io::Result<Place> {
@@ -126,9 +144,9 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         line.push(b'\n');
         // One call: what two processes append does not mix.
         file.write_all(&line)?;
-        let length = line.len() - 2;
+        let length = u32::try_from(line.len() - 2).map_err(io::Error::other)?;
         // Where the system has put it; another process may have written since this one looked last.
-        let start = file.stream_position()?.saturating_sub(length as u64 + 1);
+        let start = file.stream_position()?.saturating_sub(u64::from(length) + 1);
         Ok(Place { start, length })
     }
 }
@@ -176,7 +194,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The places of all whole lines; of two with the same key the later one counts.
-fn places(file: &File) -> HashMap<Key, Place> {
+fn places(file: &File) -> HashMap<u64, Place> {
     let mut places = HashMap::new();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let (mut start, mut line) = (0, Vec::new());
@@ -190,8 +208,8 @@ fn places(file: &File) -> HashMap<Key, Place> {
             Ok(0) | Err(_) => return places,
             Ok(count) => {
                 let whole = line.strip_suffix(b"\n").unwrap_or(&line);
-                if let Some((key, _)) = parse(whole) {
-                    places.insert(key, Place { start, length: whole.len() });
+                if let (Some((key, _)), Ok(length)) = (parse(whole), u32::try_from(whole.len())) {
+                    places.insert(key.short(), Place { start, length });
                 }
                 start += count as u64;
             }

@@ -1,9 +1,10 @@
 //! Many dialogues at once on one thread: who is polled when, and when the models compute.
 
+use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -34,13 +35,14 @@ pub async fn drive<F: Future>(
     jobs: impl Iterator<Item = F>,
     on_done: impl FnMut(usize, F::Output),
 ) {
-    let mut crew = Crew { width: width.max(1), jobs: jobs.enumerate().fuse(), running: Vec::new(), on_done };
-    let outer = Arc::new(AtomicWaker::new());
+    let ready = Arc::new(Ready::default());
+    let outer = ready.outer.clone();
+    let mut crew = Crew { width: width.max(1), jobs: jobs.enumerate().fuse(), running: HashMap::new(), ready, on_done };
     let mut looked_outside = false;
     // Without this, tokio makes channels and sockets look busy after 128 of them went on in one turn.
     tokio::task::unconstrained(poll_fn(|context| {
         outer.register(context.waker());
-        if crew.turn(&outer) {
+        if crew.turn() {
             looked_outside = false;
         } else if crew.running.is_empty() {
             return Poll::Ready(());
@@ -96,10 +98,31 @@ pub fn drive_here<F: Future>(
     })
 }
 
+/// The places of the jobs that can go on. Whoever wakes a job may do so from another thread.
+#[derive(Default)]
+struct Ready {
+    places: Mutex<BTreeSet<usize>>,
+    outer: Arc<AtomicWaker>,
+}
+
+impl Ready {
+    fn put(&self, place: usize) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+    }
+
+    /// Takes out the first place from the given one on.
+    fn take(&self, from: usize) -> Option<usize> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = places.range(from..).next().copied()?;
+        places.remove(&first);
+        Some(first)
+    }
+}
+
 /// Says that one job can go on, and has the drive look at it.
 struct Bell {
-    rung: AtomicBool,
-    outer: Arc<AtomicWaker>,
+    place: usize,
+    ready: Arc<Ready>,
 }
 
 impl Wake for Bell {
@@ -108,53 +131,47 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.outer.wake();
+        self.ready.put(self.place);
+        self.ready.outer.wake();
     }
 }
 
 struct Running<F> {
-    index: usize,
     job: Pin<Box<F>>,
-    bell: Arc<Bell>,
     waker: Waker,
-}
-
-impl<F: Future> Running<F> {
-    fn new(index: usize, job: F, outer: &Arc<AtomicWaker>) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), outer: outer.clone() });
-        Self { index, job: Box::pin(job), waker: Waker::from(bell.clone()), bell }
-    }
 }
 
 struct Crew<F, I: Iterator, D> {
     width: usize,
     jobs: std::iter::Fuse<std::iter::Enumerate<I>>,
-    /// In the order of the iterator.
-    running: Vec<Running<F>>,
+    /// By their places in the iterator.
+    running: HashMap<usize, Running<F>>,
+    ready: Arc<Ready>,
     on_done: D,
 }
 
 impl<F: Future, I: Iterator<Item = F>, D: FnMut(usize, F::Output)> Crew<F, I, D> {
-    /// Fills up and polls once every job that can go on; whether there was any.
-    fn turn(&mut self, outer: &Arc<AtomicWaker>) -> bool {
+    /// Fills up and polls once every job that can go on, in the order of their places; whether there was any. The work is in
+    /// proportion to these jobs, however many others wait. A job that is woken after its place was passed goes on in the next
+    /// turn.
+    fn turn(&mut self) -> bool {
         let room = self.width - self.running.len();
-        self.running.extend(self.jobs.by_ref().take(room).map(|(index, job)| Running::new(index, job, outer)));
-        let on_done = &mut self.on_done;
-        let mut moved = false;
-        self.running.retain_mut(|running| {
-            if !running.bell.rung.swap(false, Ordering::Acquire) {
-                return true;
-            }
+        for (place, job) in self.jobs.by_ref().take(room) {
+            let waker = Waker::from(Arc::new(Bell { place, ready: self.ready.clone() }));
+            self.running.insert(place, Running { job: Box::pin(job), waker });
+            self.ready.put(place);
+        }
+        let (mut from, mut moved) = (0, false);
+        while let Some(place) = self.ready.take(from) {
+            from = place + 1;
+            // One that has ended may still be woken by what it left behind.
+            let Some(running) = self.running.get_mut(&place) else { continue };
             moved = true;
-            match running.job.as_mut().poll(&mut Context::from_waker(&running.waker)) {
-                Poll::Pending => true,
-                Poll::Ready(result) => {
-                    on_done(running.index, result);
-                    false
-                }
+            if let Poll::Ready(result) = running.job.as_mut().poll(&mut Context::from_waker(&running.waker)) {
+                self.running.remove(&place);
+                (self.on_done)(place, result);
             }
-        });
+        }
         moved
     }
 }
@@ -322,6 +339,41 @@ pub(super) mod tests {
         let mut done = 0;
         drive_here(&[&model], 2, jobs, |_, ()| done += 1, &AtomicBool::new(false)).unwrap();
         assert_eq!(done, 2);
+    }
+
+    #[test]
+    fn no_job_is_polled_that_cannot_go_on() {
+        // A relay: each job waits for the one before it, so that one at a time can go on.
+        let count = 20_000;
+        let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (sender, receiver) = oneshot::channel::<()>();
+            senders.push(Some(sender));
+            receivers.push(receiver);
+        }
+        senders[0].take().unwrap().send(()).unwrap();
+        senders.push(None);
+        let polls = Cell::new(0_usize);
+        let jobs = receivers.into_iter().zip(senders.into_iter().skip(1)).map(|(mut receiver, next)| {
+            let polls = &polls;
+            async move {
+                poll_fn(|context| {
+                    polls.set(polls.get() + 1);
+                    Pin::new(&mut receiver).poll(context)
+                })
+                .await
+                .unwrap();
+                // Not at once: the next one is woken after its place was passed, or before it comes.
+                tokio::task::yield_now().await;
+                if let Some(next) = next {
+                    next.send(()).unwrap();
+                }
+            }
+        });
+        let mut done = Vec::new();
+        drive_here(&[], count, jobs, |place, _| done.push(place), &AtomicBool::new(false)).unwrap();
+        assert_eq!(done, (0..count).collect::<Vec<_>>());
+        assert!(polls.get() <= 2 * count, "{}", polls.get());
     }
 
     #[test]

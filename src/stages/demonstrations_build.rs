@@ -7,20 +7,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::compat::{self, Compatible};
-use super::selection::Selection;
+use super::selection::{Selection, TASKS};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::corpus::Corpus;
 use crate::dialogue::demonstrations::demonstrate;
 use crate::dialogue::multiwoz::Dialogue;
 use crate::dialogue::rules::ENVIRONMENT;
-use crate::dialogue::task::{Task, WorldItem};
+use crate::dialogue::task::WorldItem;
 use crate::dialogue::world::World;
 use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::examples::SftExample;
+use crate::table::{Aside, Place};
 
 const CORPUS: Folder = Folder::new("corpus", "files/v1");
-const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
 const EXAMPLES: Port<SftExample> = Port::new("examples");
 
@@ -79,20 +79,22 @@ demonstrations:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let chosen = self.tasks.choose(context.rows(&TASKS)?)?;
+        let chosen = self.tasks.choose(context)?;
+        let total = chosen.count() as u64;
+        let mut tasks: BTreeMap<&str, Place> = chosen.chosen().iter().map(|(name, place)| (&**name, *place)).collect();
+        // In the order of the corpus, which is not that of the names.
+        let mut aside = Aside::<SftExample>::new(context.scratch()?);
+        let mut examples: Vec<(String, Place)> = Vec::new();
         let rules = Rules::new(self.compat, &self.quirks);
-        let total = chosen.len() as u64;
-        let mut tasks: BTreeMap<String, Task> = chosen.into_iter().map(|task| (task.dialogue.clone(), task)).collect();
-        let mut examples: BTreeMap<String, SftExample> = BTreeMap::new();
         let (mut unfit, mut poor, mut reward) = (0_u64, 0_u64, 0.0);
         corpus.for_each_dialogue(|name, dialogue: Dialogue| {
-            let Some(task) = tasks.remove(&name) else { return Ok(()) };
+            let Some(place) = tasks.remove(&*name) else { return Ok(()) };
             context.check_stop()?;
-            match demonstrate(&world, Arc::new(task), &dialogue, rules) {
+            match demonstrate(&world, Arc::new(chosen.read(place)?), &dialogue, rules) {
                 Ok(made) if made.reward + 1e-9 >= self.min_reward => {
                     reward += made.reward;
-                    let example = SftExample { dialogue: name.clone(), messages: made.messages };
-                    examples.insert(name, example);
+                    let place = aside.push(&SftExample { dialogue: name.clone(), messages: made.messages })?;
+                    examples.push((name, place));
                     context.progress(examples.len() as u64, total, "dialogues", "");
                 }
                 Ok(_) => poor += 1,
@@ -111,6 +113,13 @@ demonstrations:
         }
         anyhow::ensure!(!examples.is_empty(), "none of {total} dialogues makes a demonstration");
         context.figure("reward", reward / examples.len() as f64);
-        context.write(&EXAMPLES, examples.into_values())
+        examples.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut writer = context.writer(&EXAMPLES)?;
+        for (_, place) in examples {
+            context.check_stop()?;
+            writer.push(aside.read(place)?)?;
+        }
+        writer.finish()?;
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
 use super::compat::{self, Compatible};
-use super::selection::Selection;
+use super::selection::{Selection, TASKS};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
 use crate::dialogue::rules::ENVIRONMENT;
@@ -18,7 +18,6 @@ use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::llm::ModelError;
 
-const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
 const EPISODES: Port<EpisodeRow> = Port::new("episodes");
 
@@ -109,13 +108,13 @@ impl DialogueSimulate {
     /// The stage's work with at most `width` dialogues at once, which changes nothing but the time that it takes.
     pub(super) fn simulate(&self, context: &Context, width: usize) -> anyhow::Result<()> {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
+        let tasks = self.tasks.choose(context)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
         let (cast, rules) = (&casting.cast, Rules::new(self.compat, &self.quirks));
-        let play = |task| {
+        let play = |task: Task| {
             let world = world.clone();
             async move {
-                let mut episode = Episode::begin(cast, world, task, rules)?;
+                let mut episode = Episode::begin(cast, world, Arc::new(task), rules)?;
                 let played = episode.play(cast, self.max_messages, self.seed).await;
                 anyhow::Ok(finished(&episode, played))
             }

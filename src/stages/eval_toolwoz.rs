@@ -17,6 +17,7 @@ use crate::engine::rows::{Key, Tally};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::eval::score::{Resampling, summarise};
 use crate::eval::{EpisodeOutcome, EpisodeView, ScoreRow, SummaryRow};
+use crate::table::{Aside, Place};
 
 const EPISODES: Port<EpisodeView> = Port::new("episodes");
 const TASKS: Port<Task> = Port::new("tasks");
@@ -136,12 +137,12 @@ impl EvalToolwoz {
         let mut scores = Vec::new();
         for episode in episodes {
             context.check_stop()?;
-            let task = ceiling.as_ref().and_then(|ceiling| ceiling.tasks.get(&episode.dialogue));
-            let key = Key::of(&(&episode, task.map(Arc::as_ref)))?;
+            let task = ceiling.as_ref().map_or(Ok(None), |ceiling| ceiling.task(&episode.dialogue))?;
+            let key = Key::of(&(&episode, task.as_deref()))?;
             let score = match journal.read(&key) {
                 Some(score) => score,
                 None => {
-                    let reachable = ceiling.as_ref().map_or(Ok(None), |ceiling| ceiling.of(task))?;
+                    let reachable = ceiling.as_ref().map_or(Ok(None), |ceiling| ceiling.of(task.as_ref()))?;
                     let score = ScoreRow::new(episode, reachable);
                     tally.computed += 1;
                     journal.keep(key, &score);
@@ -160,8 +161,10 @@ impl EvalToolwoz {
 struct Ceiling {
     world: Arc<World>,
     rules: Rules,
-    /// The tasks that were played, by dialogue.
-    tasks: BTreeMap<String, Arc<Task>>,
+    /// The tasks that were played.
+    tasks: Aside<Task>,
+    /// Where they are, by dialogue.
+    places: BTreeMap<String, Place>,
 }
 
 impl Ceiling {
@@ -172,14 +175,21 @@ impl Ceiling {
         };
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
         let played: BTreeSet<&str> = episodes.iter().map(|episode| episode.dialogue.as_str()).collect();
-        let mut tasks = BTreeMap::new();
+        let (mut tasks, mut places) = (Aside::new(context.scratch()?), BTreeMap::new());
         for task in context.rows(&TASKS)? {
             let task = task?;
             if played.contains(task.dialogue.as_str()) {
-                tasks.insert(task.dialogue.clone(), Arc::new(task));
+                let place = tasks.push(&task)?;
+                places.insert(task.dialogue, place);
             }
         }
-        Ok(Some(Self { world, rules, tasks }))
+        Ok(Some(Self { world, rules, tasks, places }))
+    }
+
+    /// The task of a dialogue; `None` of one that is unknown.
+    fn task(&self, dialogue: &str) -> anyhow::Result<Option<Arc<Task>>> {
+        let place = self.places.get(dialogue);
+        Ok(place.map(|place| self.tasks.read(*place)).transpose()?.map(Arc::new))
     }
 
     /// The highest reward of a task; `None` of one that is unknown or has no goals.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, UserSpec};
 use super::compat::{self, Compatible};
-use super::selection::Selection;
+use super::selection::{Selection, TASKS};
 use crate::chat::{Chat, Message};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Cast, Episode};
@@ -26,7 +26,6 @@ use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulati
 use crate::josh::tree::Outcome;
 use crate::llm::ModelError;
 
-const TASKS: Port<Task> = Port::new("tasks");
 const WORLD: Port<WorldItem> = Port::new("world");
 const TREES: Port<NodeRow> = Port::new("trees");
 
@@ -124,15 +123,15 @@ harvest:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let tasks = self.tasks.choose(context.rows(&TASKS)?)?;
+        let tasks = self.tasks.choose(context)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
         let players = Players { cast: &casting.cast };
         let (players, settings, rules) = (&players, &self.settings(), Rules::new(self.compat, &self.quirks));
-        let play = |task: Arc<Task>| {
+        let play = |task: Task| {
             let world = world.clone();
             async move {
                 let (dialogue, goals) = (task.dialogue.clone(), task.goals.len());
-                let episode = Episode::begin(players.cast, world, task, rules)?;
+                let episode = Episode::begin(players.cast, world, Arc::new(task), rules)?;
                 let tree = search(players, &dialogue, episode, goals, settings).await;
                 anyhow::Ok(Harvested { outcome: tree.outcome(), rows: rows(&dialogue, &tree) })
             }

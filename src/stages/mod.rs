@@ -20,6 +20,7 @@ mod by_task;
 mod casting;
 mod compat;
 mod endpoint;
+mod in_order;
 mod prompt;
 mod selection;
 mod training;

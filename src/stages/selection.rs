@@ -4,8 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dialogue::task::Task;
-use crate::engine::stage::Problem;
-use crate::table::TableReader;
+use crate::engine::port::Port;
+use crate::engine::stage::{Context, Problem};
+use crate::table::{Aside, Place};
+
+/// Where the tasks to choose from come in.
+pub const TASKS: Port<Task> = Port::new("tasks");
 
 const SPLITS: [&str; 4] = ["train", "val", "test", "full_test"];
 
@@ -51,33 +55,66 @@ impl Selection {
         problems
     }
 
-    /// Reads the chosen tasks.
+    /// Chooses tasks of the table on the port `tasks`.
     ///
     /// # Errors
-    /// When the table is damaged, or nothing is left of it.
-    pub fn choose(&self, tasks: TableReader<Task>) -> anyhow::Result<Vec<Task>> {
+    /// When the table is damaged, nothing is left of it, or the disk is full.
+    pub fn choose(&self, context: &Context) -> anyhow::Result<Tasks> {
         let split = self.split.as_deref().map(|split| if split == "full_test" { "test" } else { split });
-        let mut chosen = Vec::new();
+        let mut aside = Aside::new(context.scratch()?);
+        let mut chosen: Vec<(String, Place)> = Vec::new();
         let mut seen = 0;
-        for task in tasks {
+        for task in context.rows(&TASKS)? {
             let task = task?;
             seen += 1;
             if split.is_none_or(|split| split == task.split) {
-                chosen.push(task);
+                let place = aside.push(&task)?;
+                chosen.push((task.dialogue, place));
             }
         }
-        chosen.sort_by(|a, b| a.dialogue.cmp(&b.dialogue));
+        chosen.sort_by(|(a, _), (b, _)| a.cmp(b));
         if self.split.as_deref() == Some("test") {
             chosen.truncate(PAPER_TEST);
         }
         let found = chosen.len();
-        let chosen: Vec<Task> = chosen.into_iter().skip(self.skip).take(self.limit.unwrap_or(usize::MAX)).collect();
+        let chosen: Vec<_> = chosen.into_iter().skip(self.skip).take(self.limit.unwrap_or(usize::MAX)).collect();
         anyhow::ensure!(
             !chosen.is_empty(),
             "no task is chosen: {seen} tasks, {found} of split `{}`, the first {} left out",
             self.split.as_deref().unwrap_or("any"),
             self.skip
         );
-        Ok(chosen)
+        Ok(Tasks { aside, chosen })
+    }
+}
+
+/// Chosen tasks in the order of the dialogues' names. Only names and places are held; each task is read when it is needed.
+pub struct Tasks {
+    aside: Aside<Task>,
+    chosen: Vec<(String, Place)>,
+}
+
+impl Tasks {
+    /// How many there are; never none.
+    pub fn count(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// Names and places, in order.
+    pub fn chosen(&self) -> &[(String, Place)] {
+        &self.chosen
+    }
+
+    /// Forgets the names.
+    pub fn nameless(self) -> (Aside<Task>, Vec<Place>) {
+        (self.aside, self.chosen.into_iter().map(|(_, place)| place).collect())
+    }
+
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, place: Place) -> anyhow::Result<Task> {
+        Ok(self.aside.read(place)?)
     }
 }

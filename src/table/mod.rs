@@ -1,5 +1,6 @@
 //! Rows and Parquet: a type that serde can write is a table. Files are byte-stable: fixed settings, no clock, no chance.
 
+mod aside;
 mod read;
 mod write;
 
@@ -9,6 +10,7 @@ use serde_arrow::schema::{SchemaLike, TracingOptions};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use aside::{Aside, Place};
 pub use read::{TableError, TableReader, read, read_type};
 pub use write::{TableWriter, Written, write};
 
@@ -112,6 +114,25 @@ mod tests {
         let rows: Vec<Talk> = talks.into_iter().map(|messages| Talk { messages }).collect();
         write(&path, rows.clone()).unwrap();
         assert_eq!(read::<Talk>(&path).unwrap(), rows);
+    }
+
+    #[test]
+    fn a_large_table_is_written_group_by_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let noise = |id: u64| -> String {
+            let mut bytes = [0; 40_000];
+            blake3::Hasher::new().update(&id.to_le_bytes()).finalize_xof().fill(&mut bytes);
+            bytes.iter().map(|byte| char::from(b' ' + byte % 64)).collect()
+        };
+        let row =
+            |id: u64| Sample { id, leaves: vec![Leaf { name: noise(id), score: None }], role: crate::chat::Role::User };
+        let written = write(&path, (0..2100).map(row)).unwrap();
+        assert_eq!(written, write(&folder.path().join("b.parquet"), (0..2100).map(row)).unwrap());
+        let file = parquet::file::serialized_reader::SerializedFileReader::new(std::fs::File::open(&path).unwrap());
+        assert!(parquet::file::reader::FileReader::metadata(&file.unwrap()).num_row_groups() > 1);
+        let rows = TableReader::<Sample>::open(&path).unwrap();
+        assert!(rows.enumerate().all(|(id, found)| found.unwrap() == row(id as u64)));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::fs::{Digest, Hashed};
 /// Rows turned to Arrow at a time: bounds memory, and fixes where pages end.
 const BATCH: usize = 1024;
 
+/// Bytes of a group of rows, as they lie in memory until the group is whole: bounds memory too. Tables below have one group.
+const GROUP: usize = 1 << 25;
+
 /// What a finished file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -59,7 +62,9 @@ impl<T: Row> TableWriter<T> {
         let batch = serde_arrow::to_record_batch(self.schema.fields(), &self.waiting)?;
         self.waiting.clear();
         let batch = batch.with_schema(self.schema.clone())?;
-        self.writer.write(&batch).with_context(|| format!("cannot write `{}`", self.path.display()))
+        let context = || format!("cannot write `{}`", self.path.display());
+        self.writer.write(&batch).with_context(context)?;
+        if self.writer.in_progress_size() >= GROUP { self.writer.flush().with_context(context) } else { Ok(()) }
     }
 
     /// Writes what is left, syncs the file and says what it is.
