@@ -1,17 +1,19 @@
-//! What every HTTP client of ours shares: TLS, time limits, and how long to wait before trying again.
+//! What every HTTP client of ours shares: TLS, time limits, how long to wait before trying again, and what a server bears.
+
+pub mod gate;
 
 use std::time::{Duration, SystemTime};
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{ClientBuilder, Url, redirect};
 
 /// The longest that a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(10);
+pub const CONNECT: Duration = Duration::from_secs(10);
 
 /// The longest that a server's own `Retry-After` is honoured for.
-const LONGEST_REQUESTED: Duration = Duration::from_secs(120);
+pub const LONGEST_REQUESTED: Duration = Duration::from_secs(120);
 
 /// Settings for a client that talks to `url`: the platform's certificates, no redirects, no proxy to this machine itself.
 pub fn client(url: &Url) -> ClientBuilder {
@@ -59,11 +61,17 @@ impl Backoff {
     }
 }
 
-/// How long the server asks to wait: seconds, or a date seen from `now`. What is neither is ignored.
+/// How long the server asks to wait: seconds, or a date seen from `now`; milliseconds in the header that some have for them.
+/// What is neither is ignored.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    let text = |value: &HeaderValue| value.to_str().ok().map(|text| text.trim().to_owned());
+    let number = |text: &str| text.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    if let Some(milliseconds) = headers.get("retry-after-ms").and_then(text).and_then(|text| number(&text)) {
+        return Some(milliseconds / 1_000);
+    }
+    let value = &text(headers.get(RETRY_AFTER)?)?;
+    if let Some(seconds) = number(value) {
+        return Some(seconds);
     }
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(http_date(value)?))?;
     Some(at.duration_since(now).unwrap_or_default())
@@ -90,7 +98,6 @@ fn http_date(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
 
     fn asked(value: &'static str, now: u64) -> Option<u64> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
@@ -114,6 +121,9 @@ mod tests {
         assert_eq!(asked("7", 0), Some(7));
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770), Some(7));
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_790), Some(0));
+        assert_eq!(asked("7.9", 0), Some(7));
+        let headers = HeaderMap::from_iter([("retry-after-ms".parse().unwrap(), HeaderValue::from_static("250"))]);
+        assert_eq!(retry_after(&headers, SystemTime::UNIX_EPOCH), Some(Duration::from_millis(250)));
         assert_eq!(asked("soon", 0), None);
         assert_eq!(asked("-1", 0), None);
     }

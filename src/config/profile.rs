@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
 use crate::engine::stage::{Endpoint, Profile};
 use crate::fs::{self, PathError};
+use crate::net;
+use crate::net::gate::{Gate, Limits, Prices};
 
 /// Why the settings could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,8 @@ pub struct Settings {
     pub endpoints: BTreeMap<String, EndpointSettings>,
     /// Other profiles: each a table with the settings that differ.
     pub profiles: BTreeMap<String, toml::Table>,
+    #[serde(skip)]
+    gates: Gates,
 }
 
 impl Default for Settings {
@@ -58,6 +63,7 @@ impl Default for Settings {
             device: "cpu".into(),
             endpoints: BTreeMap::new(),
             profiles: BTreeMap::new(),
+            gates: Gates::default(),
         }
     }
 }
@@ -72,19 +78,76 @@ pub struct EndpointSettings {
     pub model: Option<String>,
     /// The environment variable that holds the key.
     pub key_env: Option<String>,
-    /// The most requests in flight at once.
+    /// The most requests in flight at once, of all stages of a run together.
     #[serde(default = "in_flight")]
     pub in_flight: usize,
-    /// Seconds that one whole call may take.
+    /// Requests that may begin in any minute.
+    pub requests_per_minute: Option<f64>,
+    /// Tokens, of requests and replies, that may begin in any minute.
+    pub tokens_per_minute: Option<f64>,
+    /// Seconds that a connection may take to come about.
+    #[serde(default = "connect_timeout")]
+    pub connect_timeout: f64,
+    /// Seconds that one whole call may take, from connecting to the last byte.
     #[serde(default = "timeout")]
     pub timeout: f64,
     /// How often a call is tried again.
     #[serde(default = "retries")]
     pub retries: u32,
+    /// What a million tokens cost.
+    pub price_per_million: Option<PriceSettings>,
+    /// What a run may spend here; calls beyond it are not made.
+    pub budget: Option<f64>,
+    /// The field that limits the tokens of a reply: `max_tokens`, or `max_completion_tokens` for servers that want that.
+    pub max_tokens_field: Option<String>,
+    /// Fields that the server refuses and that are left out: `temperature`, `seed`.
+    #[serde(default)]
+    pub omit: Vec<String>,
+    /// What is merged into each request, for servers that need more than the usual fields.
+    #[serde(default)]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What a million tokens cost.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSettings {
+    /// Tokens of requests.
+    pub prompt: f64,
+    /// Tokens of replies.
+    pub completion: f64,
+    /// Tokens of requests that the server had in its cache; as dear as the others where absent.
+    pub cached: Option<f64>,
+}
+
+/// The gates to endpoints, made when first asked for: every stage of a run passes through the same.
+#[derive(Clone, Debug, Default)]
+struct Gates(Arc<Mutex<BTreeMap<String, Arc<Gate>>>>);
+
+impl Gates {
+    fn to(&self, name: &str, limits: Limits) -> Arc<Gate> {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.entry(name.to_owned()).or_insert_with(|| Arc::new(Gate::new(limits))).clone()
+    }
+}
+
+impl EndpointSettings {
+    fn limits(&self) -> Limits {
+        Limits {
+            in_flight: self.in_flight,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            budget: self.budget,
+        }
+    }
 }
 
 fn in_flight() -> usize {
     16
+}
+
+fn connect_timeout() -> f64 {
+    net::CONNECT.as_secs_f64()
 }
 
 fn timeout() -> f64 {
@@ -165,14 +228,25 @@ impl Profile for Settings {
     }
 
     fn endpoint(&self, model: &str) -> Option<Endpoint> {
-        let settings = self.endpoints.get(model)?;
+        let settings = self.endpoints.get(model)?.clone();
+        let gate = self.gates.to(model, settings.limits());
+        let prices = settings.price_per_million.map(|PriceSettings { prompt, completion, cached }| Prices {
+            prompt,
+            completion,
+            cached: cached.unwrap_or(prompt),
+        });
         Some(Endpoint {
-            url: settings.url.clone(),
-            model: settings.model.clone().unwrap_or_else(|| model.to_owned()),
-            key_env: settings.key_env.clone(),
-            in_flight: settings.in_flight,
+            url: settings.url,
+            model: settings.model.unwrap_or_else(|| model.to_owned()),
+            key_env: settings.key_env,
+            gate,
+            connect_timeout: settings.connect_timeout,
             timeout: settings.timeout,
             retries: settings.retries,
+            prices,
+            max_tokens_field: settings.max_tokens_field,
+            omit: settings.omit,
+            extra: settings.extra,
         })
     }
 }

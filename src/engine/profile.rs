@@ -1,5 +1,11 @@
 //! Where stages run: what the engine and the stages ask of a profile.
 
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::net::gate::{Gate, Prices};
+
 /// Where a stage runs: what the profile says. Never part of a fingerprint.
 pub trait Profile: Send + Sync {
     /// How many stages compute at once in a pool: `cpu`, `gpu`, `llm`, or one of the profile's own; `None` for an unknown one.
@@ -18,7 +24,7 @@ pub trait Profile: Send + Sync {
 }
 
 /// How a served model is reached.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The base address, up to and with `/v1`.
     pub url: String,
@@ -26,12 +32,22 @@ pub struct Endpoint {
     pub model: String,
     /// The environment variable that holds the key, where one is needed.
     pub key_env: Option<String>,
-    /// The most requests in flight at once.
-    pub in_flight: usize,
+    /// What the server bears: one gate for all stages of a run.
+    pub gate: Arc<Gate>,
+    /// Seconds that a connection may take to come about.
+    pub connect_timeout: f64,
     /// Seconds that one whole call may take.
     pub timeout: f64,
-    /// How often a call is tried again after 429, 5xx and broken connections.
+    /// How often a call is tried again after 429, 5xx, broken connections and answers that make no sense.
     pub retries: u32,
+    /// What tokens cost.
+    pub prices: Option<Prices>,
+    /// The field that limits the tokens of a reply; `max_tokens` where absent.
+    pub max_tokens_field: Option<String>,
+    /// Fields that the server refuses.
+    pub omit: Vec<String>,
+    /// What is merged into each request.
+    pub extra: Map<String, Value>,
 }
 
 /// The profile of a project that says nothing: everything on the CPU, no served models, no pools.

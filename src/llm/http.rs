@@ -2,15 +2,19 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::LocalBoxFuture;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use tokio::sync::Semaphore;
 
-use super::wire;
+use super::account::Account;
+pub use super::wire::Dialect;
+use super::wire::{self, Answer};
 use super::{ChatModel, ChatRequest, ModelError, Reply};
+use crate::chat::ToolCall;
+use crate::net::gate::{Gate, Limits, OverBudget, Prices};
 use crate::net::{self, Backoff};
 
 /// The first wait before a call is tried again, and the longest.
@@ -23,7 +27,7 @@ const LARGEST_BODY: usize = 8 << 20;
 const SHOWN: usize = 200;
 
 /// How a served model is reached.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct HttpSettings {
     /// The base address, up to and with `/v1`.
     pub url: String,
@@ -31,12 +35,19 @@ pub struct HttpSettings {
     pub model: String,
     /// The environment variable that holds the key, where one is needed.
     pub key_env: Option<String>,
-    /// The most calls in flight at once; further ones wait in the order in which they were made.
-    pub in_flight: usize,
+    /// What the server bears: calls pass it in the order in which they were made.
+    pub gate: Arc<Gate>,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
     /// How long one attempt may take from connecting to the last byte.
     pub timeout: Duration,
-    /// How often a call is tried again after 429, 5xx and broken connections.
+    /// How often a call is tried again after 408, 425, 429, 5xx, broken connections and answers that are none. One that took too
+    /// long is tried again once at most.
     pub retries: u32,
+    /// What tokens cost, for the account and the gate's budget.
+    pub prices: Option<Prices>,
+    /// What the server wants to be told differently.
+    pub dialect: Dialect,
 }
 
 /// Why an endpoint cannot be used at all.
@@ -54,29 +65,12 @@ pub enum EndpointError {
     /// The key holds characters that no header can carry.
     #[error("endpoint `{endpoint}`: the key in `{variable}` holds characters that a key cannot have")]
     BadKey { endpoint: String, variable: String },
-    /// No call could ever start.
-    #[error("endpoint `{endpoint}`: `in_flight` must be at least 1")]
-    NoSlots { endpoint: String },
+    /// A setting with which no call could ever be made.
+    #[error("endpoint `{endpoint}`: {reason}")]
+    Setting { endpoint: String, reason: String },
     /// The client could not be set up, for example for want of certificates.
     #[error("endpoint `{endpoint}`: {reason}")]
     Client { endpoint: String, reason: String },
-}
-
-/// What a model's calls have cost so far, in the server's own numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Calls that were answered.
-    pub replies: u64,
-    /// Calls that failed in the end.
-    pub failures: u64,
-    /// Attempts beyond the first of each call.
-    pub retries: u64,
-    /// Tokens of all requests.
-    pub prompt_tokens: u64,
-    /// Tokens of all replies.
-    pub completion_tokens: u64,
-    /// Replies that came without token counts: the sums above lack them.
-    pub uncounted: u64,
 }
 
 /// A model behind an OpenAI-compatible endpoint.
@@ -88,11 +82,23 @@ pub struct HttpModel {
     url: Url,
     model: String,
     key: Option<Key>,
-    slots: Semaphore,
+    gate: Arc<Gate>,
     retries: u32,
     waits: (Duration, Duration),
     client: Client,
-    usage: Cell<Usage>,
+    prices: Option<Prices>,
+    dialect: Dialect,
+    logprobs: Cell<bool>,
+    account: Cell<Account>,
+}
+
+/// A reply and what only the recording keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The reply.
+    pub reply: Reply,
+    /// The sum of the log-probabilities of its tokens, where they were asked for and the server gives them.
+    pub logprob: Option<f64>,
 }
 
 /// A secret: it prints as `[key]`.
@@ -107,17 +113,37 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Whether a call that failed is worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It would fail again.
+    Never,
+    /// It took too long: it may be stuck, or just take that long.
+    Once,
+    /// The trouble passes.
+    Often,
+}
+
 /// An attempt that failed.
 struct Failure {
     error: ModelError,
-    /// Whether another attempt may fare better.
-    passing: bool,
+    again: Again,
     /// How long the server asks to wait.
     wait: Option<Duration>,
 }
 
+impl Failure {
+    /// Whether the server refuses a request for a field of this name.
+    fn is_about(&self, field: &str) -> bool {
+        matches!(&self.error, ModelError::Status { status: 400..500, body, .. } if body.contains(field))
+    }
+}
+
 impl HttpModel {
     /// A model at an endpoint, which errors call by `name`. The key is read from the environment here, once.
+    ///
+    /// # Errors
+    /// When the settings cannot work, or the key is not in the environment.
     pub fn new(name: &str, settings: &HttpSettings) -> Result<Self, EndpointError> {
         let key = settings.key_env.as_ref().map(|variable| (variable.as_str(), std::env::var(variable).ok()));
         Self::with_key(name, settings, key)
@@ -130,11 +156,12 @@ impl HttpModel {
     ) -> Result<Self, EndpointError> {
         let endpoint = name.to_owned();
         let url = address(name, &settings.url)?;
-        if settings.in_flight == 0 {
-            return Err(EndpointError::NoSlots { endpoint });
+        if let Some(reason) = settings.wrong() {
+            return Err(EndpointError::Setting { endpoint, reason });
         }
         let key = key.map(|(variable, value)| Key::new(name, variable, value)).transpose()?;
         let client = net::client(&url)
+            .connect_timeout(settings.connect_timeout)
             .timeout(settings.timeout)
             .build()
             .map_err(|error| EndpointError::Client { endpoint: endpoint.clone(), reason: net::reason(error) })?;
@@ -143,48 +170,114 @@ impl HttpModel {
             url,
             model: settings.model.clone(),
             key,
-            slots: Semaphore::new(settings.in_flight.min(Semaphore::MAX_PERMITS)),
+            gate: settings.gate.clone(),
             retries: settings.retries,
             waits: WAITS,
             client,
-            usage: Cell::default(),
+            prices: settings.prices,
+            dialect: settings.dialect.clone(),
+            logprobs: Cell::new(false),
+            account: Cell::default(),
         })
     }
 
+    /// Asks for log-probabilities from now on. A server that refuses to give them is asked without.
+    pub fn want_logprobs(&self) {
+        self.logprobs.set(true);
+    }
+
     /// What the calls so far have cost.
-    pub fn usage(&self) -> Usage {
-        self.usage.get()
+    pub fn account(&self) -> Account {
+        self.account.get()
     }
 
-    fn count(&self, change: impl FnOnce(&mut Usage)) {
-        let mut usage = self.usage.get();
-        change(&mut usage);
-        self.usage.set(usage);
+    fn count(&self, change: impl FnOnce(&mut Account)) {
+        let mut account = self.account.get();
+        change(&mut account);
+        self.account.set(account);
     }
 
-    async fn call(&self, request: ChatRequest) -> Result<Reply, ModelError> {
-        let body = wire::request(&self.model, &request);
+    /// Continues a chat; like [`ChatModel::complete`], with the log-probability of the reply.
+    ///
+    /// # Errors
+    /// When no reply came after all tries, or the budget is used up.
+    pub async fn call(&self, request: &ChatRequest) -> Result<Completion, ModelError> {
+        let estimated = wire::estimate(request);
         let mut backoff = Backoff::new(self.waits.0, self.waits.1, request.seed);
-        // Held over the waits too: a server that asks for time gets it.
-        let _slot = self.slots.acquire().await.map_err(|error| ModelError::Failed(error.to_string()))?;
-        let mut retries = 0;
+        let (mut retries, mut late) = (0, false);
         loop {
-            match self.attempt(body.clone()).await {
-                Ok(reply) => return Ok(reply),
-                Err(failure) if failure.passing && retries < self.retries => {
-                    retries += 1;
-                    self.count(|usage| usage.retries += 1);
-                    tokio::time::sleep(backoff.next(failure.wait)).await;
+            let pass = self.gate.enter(estimated).await.map_err(|reason| self.over_budget(reason))?;
+            let asked = self.logprobs.get();
+            let failure = match self.attempt(wire::request(&self.model, request, &self.dialect, asked)).await {
+                Ok(answer) => {
+                    pass.took(answer.tokens.map_or(estimated, |tokens| tokens.prompt + tokens.completion));
+                    return Ok(self.pay(answer, estimated));
                 }
-                Err(failure) => {
-                    self.count(|usage| usage.failures += 1);
-                    return Err(failure.error);
-                }
+                Err(failure) => failure,
+            };
+            // Who waits holds no place of those who could be answered.
+            drop(pass);
+            if asked && failure.is_about("logprobs") {
+                self.logprobs.set(false);
+                continue;
             }
+            let again = failure.again == Again::Often || (failure.again == Again::Once && !late);
+            if !again || retries == self.retries {
+                self.count(|account| account.failures += 1);
+                return Err(failure.error);
+            }
+            retries += 1;
+            late |= failure.again == Again::Once;
+            self.count(|account| account.retries += 1);
+            if let Some(wait) = failure.wait {
+                self.gate.close_for(wait.min(net::LONGEST_REQUESTED));
+            }
+            tokio::time::sleep(backoff.next(failure.wait)).await;
         }
     }
 
-    async fn attempt(&self, body: Vec<u8>) -> Result<Reply, Failure> {
+    fn over_budget(&self, reason: OverBudget) -> ModelError {
+        self.count(|account| account.failures += 1);
+        ModelError::Budget { endpoint: self.name.clone(), reason }
+    }
+
+    /// Puts an answer into the account; of one without token counts what was estimated counts against the budget.
+    fn pay(&self, answer: Answer, estimated: u64) -> Completion {
+        let tokens = answer.tokens.unwrap_or_default();
+        let cost = self.prices.map_or(0.0, |prices| match answer.tokens {
+            Some(tokens) => prices.cost(tokens.prompt, tokens.cached, tokens.completion),
+            None => prices.cost(estimated, 0, 0),
+        });
+        self.gate.spend(cost);
+        self.count(|account| {
+            account.replies += 1;
+            account.uncounted += u64::from(answer.tokens.is_none());
+            account.prompt_tokens += tokens.prompt;
+            account.cached_tokens += tokens.cached;
+            account.completion_tokens += tokens.completion;
+            account.cost += cost;
+        });
+        let reply = Reply {
+            text: self.said(answer.text),
+            tool_calls: answer.tool_calls.into_iter().map(|call| self.called(call)).collect(),
+            prompt_tokens: tokens.prompt,
+            completion_tokens: tokens.completion,
+            cut_off: answer.cut_off,
+        };
+        Completion { reply, logprob: answer.logprob }
+    }
+
+    /// What a reply says, without the key.
+    fn said(&self, text: String) -> String {
+        if self.key.as_ref().is_some_and(Key::is_long) { self.redacted(&text) } else { text }
+    }
+
+    fn called(&self, call: ToolCall) -> ToolCall {
+        ToolCall::new(self.said(call.id), self.said(call.function.name), self.said(call.function.arguments))
+    }
+
+    async fn attempt(&self, body: Vec<u8>) -> Result<Answer, Failure> {
+        let begin = Instant::now();
         let mut call = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
         if let Some(key) = &self.key {
             call = call.header(AUTHORIZATION, key.header.clone());
@@ -195,20 +288,20 @@ impl HttpModel {
         }
         let content_type = content_type(&response);
         let body = self.body(response).await?;
-        if !wire::is_json(&content_type) {
+        // A completion is one whatever the server calls it: asked again it would be paid for again.
+        let answer = wire::answer(&body).map_err(|reason| {
+            if wire::is_json(&content_type) {
+                return self.malformed(self.shown(&reason));
+            }
             let shown = self.shown(&String::from_utf8_lossy(&body));
-            return Err(self.malformed(format!("content type `{content_type}`, body `{shown}`")));
-        }
-        let answer = wire::answer(&body).map_err(|reason| self.malformed(self.shown(&reason)))?;
-        self.count(|usage| {
-            usage.replies += 1;
-            usage.uncounted += u64::from(answer.tokens.is_none());
-            usage.prompt_tokens += answer.tokens.unwrap_or_default().0;
-            usage.completion_tokens += answer.tokens.unwrap_or_default().1;
+            self.malformed(format!("content type `{content_type}`, body `{shown}`"))
+        })?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.count(|account| {
+            account.seconds += seconds;
+            account.slowest = account.slowest.max(seconds);
         });
-        let (prompt_tokens, completion_tokens) = answer.tokens.unwrap_or_default();
-        let text = if self.key.as_ref().is_some_and(Key::is_long) { self.redacted(&answer.text) } else { answer.text };
-        Ok(Reply { text, tool_calls: answer.tool_calls, prompt_tokens, completion_tokens, cut_off: answer.cut_off })
+        Ok(answer)
     }
 
     /// Reads a body, as far as it is of a sensible size.
@@ -233,22 +326,22 @@ impl HttpModel {
         // The status says what is wrong even where the body cannot be read.
         let body = self.body(response).await.unwrap_or_default();
         let text = if json { wire::error_message(&body) } else { None };
-        let body = self.shown(&text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()));
-        let passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-        let error = ModelError::Status { endpoint: self.name.clone(), status: status.as_u16(), body };
-        Failure { error, passing, wait }
+        let shown = self.shown(&text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()));
+        let error = ModelError::Status { endpoint: self.name.clone(), status: status.as_u16(), body: shown };
+        Failure { error, again: again(status, &body), wait }
     }
 
-    /// A connection that did not come about, broke, or took too long. Only the last is not tried again: it would take as long.
+    /// A connection that did not come about, broke, or took too long.
     fn broken(&self, error: reqwest::Error) -> Failure {
-        let passing = !error.is_timeout() || error.is_connect();
+        let again = if error.is_timeout() && !error.is_connect() { Again::Once } else { Again::Often };
         let reason = self.redacted(&net::reason(error));
-        Failure { error: ModelError::Unreachable { endpoint: self.name.clone(), reason }, passing, wait: None }
+        Failure { error: ModelError::Unreachable { endpoint: self.name.clone(), reason }, again, wait: None }
     }
 
+    /// An answer that is none: a proxy's page, JSON that ends early. The next one may be whole.
     fn malformed(&self, reason: String) -> Failure {
         let error = ModelError::Malformed { endpoint: self.name.clone(), reason };
-        Failure { error, passing: false, wait: None }
+        Failure { error, again: Again::Often, wait: None }
     }
 
     /// The beginning of what the server sent, on one line and without the key.
@@ -270,7 +363,7 @@ impl HttpModel {
 
 impl ChatModel for HttpModel {
     fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>> {
-        Box::pin(self.call(request))
+        Box::pin(async move { Ok(self.call(&request).await?.reply) })
     }
 }
 
@@ -292,6 +385,44 @@ impl Key {
     fn is_long(&self) -> bool {
         self.secret.len() >= 8
     }
+}
+
+impl HttpSettings {
+    /// What cannot work.
+    fn wrong(&self) -> Option<String> {
+        let Limits { in_flight, requests_per_minute, tokens_per_minute, budget } = self.gate.limits();
+        let no_rate = |rate: Option<f64>| rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite()));
+        let price = |price: f64| price >= 0.0 && price.is_finite();
+        let prices = self.prices.map(|prices| [prices.prompt, prices.completion, prices.cached]);
+        let wrong = if in_flight == 0 {
+            "`in_flight` must be at least 1"
+        } else if no_rate(requests_per_minute) {
+            "`requests_per_minute` must be more than 0"
+        } else if no_rate(tokens_per_minute) {
+            "`tokens_per_minute` must be more than 0"
+        } else if prices.is_some_and(|prices| !prices.into_iter().all(price)) {
+            "prices must be 0 or more"
+        } else if budget.is_some_and(|budget| !price(budget)) {
+            "`budget` must be 0 or more"
+        } else if budget.is_some() && prices.is_none() {
+            "a `budget` needs `price_per_million = {prompt = …, completion = …}`"
+        } else {
+            return None;
+        };
+        Some(wrong.to_owned())
+    }
+}
+
+/// Whether a call that was answered with this error status may be answered otherwise later.
+fn again(status: StatusCode, body: &[u8]) -> Again {
+    let passing = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS
+    );
+    let lasting = matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    // Hosted servers say 429 also when there is nothing left to pay with, and that does not pass.
+    let again = (passing && !wire::is_unpaid(body)) || (status.is_server_error() && !lasting);
+    if again { Again::Often } else { Again::Never }
 }
 
 fn content_type(response: &Response) -> String {

@@ -1,5 +1,6 @@
 //! Language models behind one trait: an endpoint, a model of our own, a script, a recording.
 
+pub mod account;
 pub mod drive;
 pub mod http;
 pub mod local;
@@ -12,6 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 
 use crate::chat::{Chat, Message, ToolCall};
+use crate::net::gate::OverBudget;
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +80,9 @@ pub enum ModelError {
     /// The endpoint answered with something that is not a chat completion.
     #[error("endpoint `{endpoint}` sent no chat completion: {reason}")]
     Malformed { endpoint: String, reason: String },
+    /// What might be spent is spent: the call was not made.
+    #[error("endpoint `{endpoint}`: {reason}")]
+    Budget { endpoint: String, reason: OverBudget },
     /// The request does not fit the model's context.
     #[error("the chat has {tokens} tokens, the model's context {context}")]
     TooLong { tokens: usize, context: usize },

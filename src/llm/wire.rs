@@ -1,13 +1,27 @@
 //! The JSON of chat completions, as OpenAI's API and the servers that follow it speak it.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::ChatRequest;
 use crate::chat::{Message, ToolCall};
 
 /// Seeds go out with 31 bits: some servers take no more, and JSON readers lose digits beyond 53.
 const SEED_BITS: u64 = (1 << 31) - 1;
+
+/// Bytes of text for each token, in estimates: English has about so many.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What a server wants to be told differently.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dialect {
+    /// The field that limits the tokens of a reply; `max_tokens` where absent.
+    pub max_tokens_field: Option<String>,
+    /// Fields that the server refuses.
+    pub omit: Vec<String>,
+    /// What is merged into each request; goes before what stands there.
+    pub extra: Map<String, Value>,
+}
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -24,22 +38,35 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop: &'a [String],
     seed: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    logprobs: bool,
 }
 
 /// What a server answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
     pub(super) text: String,
-    /// The tools that it calls.
+    /// The tools that it calls, as the model wrote them: arguments need not be JSON.
     pub(super) tool_calls: Vec<ToolCall>,
-    /// Tokens of request and reply, where the server counts them.
-    pub(super) tokens: Option<(u64, u64)>,
+    /// Tokens, where the server counts them.
+    pub(super) tokens: Option<Tokens>,
     /// Whether the limit on tokens ended the reply.
     pub(super) cut_off: bool,
+    /// The log-probability of the reply, where the server gives it.
+    pub(super) logprob: Option<f64>,
+}
+
+/// Tokens as a server counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) prompt: u64,
+    /// Those of `prompt` that were in the server's cache.
+    pub(super) cached: u64,
+    pub(super) completion: u64,
 }
 
 /// The body of a request. What is not asked for is left out: not every server knows `top_k`.
-pub(super) fn request(model: &str, request: &ChatRequest) -> Vec<u8> {
+pub(super) fn request(model: &str, request: &ChatRequest, dialect: &Dialect, logprobs: bool) -> Vec<u8> {
     let sampling = &request.sampling;
     let body = Body {
         model,
@@ -51,8 +78,36 @@ pub(super) fn request(model: &str, request: &ChatRequest) -> Vec<u8> {
         max_tokens: sampling.max_tokens,
         stop: &sampling.stop,
         seed: (request.seed ^ (request.seed >> 32)) & SEED_BITS,
+        logprobs,
     };
-    serde_json::to_vec(&body).expect("texts and numbers have a form in JSON")
+    let written = if *dialect == Dialect::default() {
+        serde_json::to_vec(&body)
+    } else {
+        serde_json::to_value(&body).and_then(|body| serde_json::to_vec(&dialect.apply(body)))
+    };
+    written.expect("texts and numbers have a form in JSON")
+}
+
+impl Dialect {
+    fn apply(&self, body: Value) -> Value {
+        let Value::Object(fields) = body else { return body };
+        let renamed = |name: String| match &self.max_tokens_field {
+            Some(field) if name == "max_tokens" => field.clone(),
+            _ => name,
+        };
+        let kept = fields.into_iter().filter(|(name, _)| !self.omit.contains(name));
+        let mut fields: Map<String, Value> = kept.map(|(name, value)| (renamed(name), value)).collect();
+        fields.extend(self.extra.clone());
+        Value::Object(fields)
+    }
+}
+
+/// About how many tokens a call will take: those of its texts, and as many as its reply may have.
+pub(super) fn estimate(request: &ChatRequest) -> u64 {
+    let calls = |message: &Message| message.tool_calls.iter().map(|call| call.function.arguments.len()).sum::<usize>();
+    let texts: usize = request.messages().iter().map(|message| message.content.len() + calls(message)).sum();
+    let tools = request.tools.as_ref().map_or(0, |tools| tools.iter().map(|tool| tool.to_string().len()).sum());
+    (texts + tools) as u64 / BYTES_PER_TOKEN + request.sampling.max_tokens as u64
 }
 
 /// Whether a content type is that of JSON.
@@ -74,28 +129,88 @@ pub(super) fn answer(body: &[u8]) -> Result<Answer, String> {
         });
     };
     let choice = choices.first().ok_or("`choices` is empty")?;
-    let tool_calls = match choice.pointer("/message/tool_calls") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(calls) => Vec::<ToolCall>::deserialize(calls)
-            .map_err(|error| format!("`tool_calls` of the first choice are none: {error}: `{choice}`"))?,
+    let finish = choice.get("finish_reason").and_then(Value::as_str);
+    let tool_calls = tool_calls(choice)?;
+    let Some(text) = text(choice).or((!tool_calls.is_empty()).then(String::new)) else {
+        // A reply that ended is one, also without a word: a model that ran out of tokens while it thought.
+        return match finish {
+            Some("content_filter") => Err(format!("the server's filter held the reply back: `{choice}`")),
+            Some(reason) if choice.get("message").is_some_and(Value::is_object) => {
+                Ok(Answer { text: String::new(), tool_calls, ..counted(&json, choice, reason) })
+            }
+            _ => Err(format!("the first choice has no text: `{choice}`")),
+        };
     };
-    let text = choice.pointer("/message/content").and_then(Value::as_str);
-    // A message that calls tools needs no text.
-    let Some(text) = text.or((!tool_calls.is_empty()).then_some("")) else {
-        return Err(format!("the first choice has no text: `{choice}`"));
+    Ok(Answer { text, tool_calls, ..counted(&json, choice, finish.unwrap_or_default()) })
+}
+
+/// All of an answer but what it says.
+fn counted(json: &Value, choice: &Value, finish: &str) -> Answer {
+    let count = |place| json.get("usage")?.pointer(place)?.as_u64();
+    let tokens = count("/prompt_tokens").zip(count("/completion_tokens")).map(|(prompt, completion)| Tokens {
+        prompt,
+        cached: count("/prompt_tokens_details/cached_tokens").unwrap_or(0),
+        completion,
+    });
+    Answer {
+        text: String::new(),
+        tool_calls: Vec::new(),
+        tokens,
+        cut_off: finish == "length",
+        logprob: logprob(choice),
+    }
+}
+
+/// What the model says: its text, its text in parts, or its refusal. What it thought is left out.
+fn text(choice: &Value) -> Option<String> {
+    let message = choice.get("message")?;
+    let parts = |parts: &Vec<Value>| -> String {
+        parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
     };
-    let count = |name| json.get("usage")?.get(name)?.as_u64();
-    Ok(Answer {
-        text: text.to_owned(),
-        tool_calls,
-        tokens: count("prompt_tokens").zip(count("completion_tokens")),
-        cut_off: choice.get("finish_reason").and_then(Value::as_str) == Some("length"),
-    })
+    match message.get("content") {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Array(content)) => Some(parts(content)),
+        _ => message.get("refusal").and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+/// The tools that a message calls. Names and arguments are the model's own, and handed on as they are; an id that the server
+/// left out is made up.
+fn tool_calls(choice: &Value) -> Result<Vec<ToolCall>, String> {
+    let calls = match choice.pointer("/message/tool_calls") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(calls)) => calls,
+        Some(_) => return Err(format!("`tool_calls` of the first choice is no list: `{choice}`")),
+    };
+    let call = |(place, call): (usize, &Value)| {
+        let word = |place| call.pointer(place).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let id = word("/id").map_or_else(|| format!("call_{place}"), str::to_owned);
+        let arguments = match call.pointer("/function/arguments") {
+            Some(Value::String(text)) => text.clone(),
+            None | Some(Value::Null) => "{}".to_owned(),
+            Some(json) => json.to_string(),
+        };
+        ToolCall::new(id, word("/function/name").unwrap_or_default(), arguments)
+    };
+    Ok(calls.iter().enumerate().map(call).collect())
+}
+
+/// The sum of the log-probabilities of a reply's tokens; `None` where the server gives none.
+fn logprob(choice: &Value) -> Option<f64> {
+    let tokens = choice.pointer("/logprobs/content")?.as_array()?;
+    tokens.iter().map(|token| token.get("logprob")?.as_f64()).sum()
 }
 
 /// The message of an error body: `{"error": {"message": …}}`, `{"error": …}`, `{"message": …}` or `{"detail": …}`.
 pub(super) fn error_message(body: &[u8]) -> Option<String> {
     message(&serde_json::from_slice(body).ok()?)
+}
+
+/// Whether an error says that there is nothing left to pay with, which does not pass with time.
+pub(super) fn is_unpaid(body: &[u8]) -> bool {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = json.pointer("/error/code").or_else(|| json.pointer("/error/type")).and_then(Value::as_str);
+    code.is_some_and(|code| matches!(code, "insufficient_quota" | "billing_hard_limit_reached"))
 }
 
 fn message(json: &Value) -> Option<String> {
@@ -123,7 +238,7 @@ mod tests {
                 sampling: sampling.clone(),
                 seed,
             };
-            String::from_utf8(request("m", &asked)).unwrap()
+            String::from_utf8(request("m", &asked, &Dialect::default(), false)).unwrap()
         };
         assert_eq!(
             ask(&sampling, 42),
@@ -140,28 +255,71 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_text_and_tokens() {
-        let body = r#"{"choices":[{"message":{"content":"gr\u00fc\u00df 🌍"},"finish_reason":"length"}],
-            "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
-        let expected =
-            Answer { text: "grüß 🌍".to_owned(), tool_calls: Vec::new(), tokens: Some((3, 2)), cut_off: true };
-        assert_eq!(answer(body.as_bytes()), Ok(expected));
-        let body = r#"{"choices":[{"message":{"content":""}}],"usage":{"prompt_tokens":3}}"#;
+    fn servers_are_told_things_their_way() {
+        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 9, stop: Vec::new() };
+        let chat = [Message::user("twelve bytes")].into_iter().collect();
+        let asked = ChatRequest { system: None, chat, tools: None, sampling, seed: 1 };
+        let extra = serde_json::json!({"num_ctx": 4096, "model": "other"});
+        let dialect = Dialect {
+            max_tokens_field: Some("max_completion_tokens".to_owned()),
+            omit: vec!["temperature".to_owned(), "seed".to_owned()],
+            extra: extra.as_object().unwrap().clone(),
+        };
         assert_eq!(
-            answer(body.as_bytes()),
-            Ok(Answer { text: String::new(), tool_calls: Vec::new(), tokens: None, cut_off: false })
+            String::from_utf8(request("m", &asked, &dialect, true)).unwrap(),
+            r#"{"model":"other","messages":[{"role":"user","content":"twelve bytes"}],"max_completion_tokens":9,"logprobs":true,"num_ctx":4096}"#
         );
+        assert_eq!(estimate(&asked), 3 + 9);
+    }
+
+    fn read(body: &str) -> Answer {
+        answer(body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_text_and_tokens() {
+        let found = read(
+            r#"{"choices":[{"message":{"content":"gr\u00fc\u00df 🌍","reasoning_content":"hm"},"finish_reason":"length"}],
+            "usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}}"#,
+        );
+        let tokens = Some(Tokens { prompt: 3, cached: 1, completion: 2 });
+        let text = "grüß 🌍".to_owned();
+        assert_eq!(found, Answer { text, tool_calls: Vec::new(), tokens, cut_off: true, logprob: None });
+        let found = read(r#"{"choices":[{"message":{"content":""}}],"usage":{"prompt_tokens":3}}"#);
+        assert_eq!((found.text.as_str(), found.tokens, found.cut_off), ("", None, false));
+        let parts = r#"{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}]}"#;
+        assert_eq!(read(parts).text, "ab");
+        assert_eq!(read(r#"{"choices":[{"message":{"content":null,"refusal":"I will not"}}]}"#).text, "I will not");
+        let thought = r#"{"choices":[{"message":{"content":null,"reasoning_content":"hm"},"finish_reason":"length"}]}"#;
+        assert_eq!((read(thought).text.as_str(), read(thought).cut_off), ("", true));
+    }
+
+    #[test]
+    fn log_probabilities_are_summed() {
+        let with = |logprobs: &str| {
+            read(&format!(r#"{{"choices":[{{"message":{{"content":"a b"}},"logprobs":{logprobs}}}]}}"#)).logprob
+        };
+        assert_eq!(with(r#"{"content":[{"token":"a","logprob":-0.25},{"token":" b","logprob":-1.5}]}"#), Some(-1.75));
+        assert_eq!(with("null"), None);
+        assert_eq!(with(r#"{"content":null}"#), None);
+        assert_eq!(with(r#"{"content":[{"token":"a"}]}"#), None);
     }
 
     #[test]
     fn an_answer_may_call_tools_instead_of_speaking() {
-        let body = r#"{"choices":[{"message":{"content":null,"tool_calls":[
-            {"id":"c1","type":"function","function":{"name":"search_hotel","arguments":"{not json"}}]}}]}"#;
-        let answered = answer(body.as_bytes()).unwrap();
-        assert_eq!(
-            (answered.text.as_str(), answered.tool_calls),
-            ("", vec![ToolCall::new("c1", "search_hotel", "{not json")])
+        let found = read(
+            r#"{"choices":[{"message":{"content":null,"tool_calls":[
+            {"id":"c1","type":"function","function":{"name":"search_hotel","arguments":"{not json"}},
+            {"function":{"name":"book","arguments":{"day":"monday"}}},
+            {"id":"","function":{}}]}}]}"#,
         );
+        let calls = vec![
+            ToolCall::new("c1", "search_hotel", "{not json"),
+            ToolCall::new("call_1", "book", r#"{"day":"monday"}"#),
+            ToolCall::new("call_2", "", "{}"),
+        ];
+        assert_eq!((found.text.as_str(), found.tool_calls), ("", calls));
+        assert!(answer(br#"{"choices":[{"message":{"content":"a","tool_calls":"none"}}]}"#).is_err());
     }
 
     #[test]
@@ -172,8 +330,17 @@ mod tests {
         assert_eq!(wrong("{}"), "`choices` is missing in `{}`");
         assert_eq!(wrong(r#"{"choices":[]}"#), "`choices` is empty");
         assert_eq!(wrong(r#"{"error":{"message":"no such model"}}"#), "an error instead of `choices`: `no such model`");
-        let refusal = r#"{"choices":[{"message":{"content":null}}]}"#;
-        assert_eq!(wrong(refusal), r#"the first choice has no text: `{"message":{"content":null}}`"#);
+        let silent = r#"{"choices":[{"message":{"content":null}}]}"#;
+        assert_eq!(wrong(silent), r#"the first choice has no text: `{"message":{"content":null}}`"#);
+        let filtered = r#"{"choices":[{"message":{"content":null},"finish_reason":"content_filter"}]}"#;
+        assert!(wrong(filtered).starts_with("the server's filter held the reply back"));
+    }
+
+    #[test]
+    fn what_cannot_be_paid_does_not_pass() {
+        assert!(is_unpaid(br#"{"error":{"message":"you exceeded your quota","code":"insufficient_quota"}}"#));
+        assert!(!is_unpaid(br#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#));
+        assert!(!is_unpaid(b"<html>"));
     }
 
     #[test]

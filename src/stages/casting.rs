@@ -8,7 +8,7 @@ use anyhow::bail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{record_usage, served_model};
+use super::endpoint::{record_account, served_model};
 use super::prompt;
 use crate::dialogue::agent_rule::RuleAgent;
 use crate::dialogue::episode::Cast;
@@ -272,7 +272,7 @@ impl Casting {
     /// Records what the models did and cost.
     pub fn record(&self, context: &Context) {
         for (name, model) in &self.served {
-            record_usage(context, name, model.usage());
+            record_account(context, name, model.account());
         }
         if let Some(local) = &self.local {
             let counters = local.counters();

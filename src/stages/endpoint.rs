@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::engine::stage::{Context, Endpoint};
-use crate::llm::http::{HttpModel, HttpSettings, Usage};
+use crate::llm::account::Account;
+use crate::llm::http::{Dialect, HttpModel, HttpSettings};
 
 /// The served model that a pipeline calls `name`. Its errors call the endpoint so, too.
 ///
@@ -17,49 +18,68 @@ pub fn served_model(context: &Context, name: &str) -> anyhow::Result<HttpModel> 
 }
 
 /// Records what a served model has cost, as figures of this run.
-pub fn record_usage(context: &Context, name: &str, usage: Usage) {
-    let figures = [
-        ("replies", usage.replies),
-        ("failures", usage.failures),
-        ("retries", usage.retries),
-        ("prompt_tokens", usage.prompt_tokens),
-        ("completion_tokens", usage.completion_tokens),
-    ];
-    for (figure, value) in figures {
-        context.figure(format!("{name}.{figure}"), value as f64);
+pub fn record_account(context: &Context, name: &str, account: Account) {
+    for (figure, value) in account.figures() {
+        context.figure(format!("{name}.{figure}"), value);
     }
-    if usage.uncounted > 0 {
-        let uncounted = usage.uncounted;
+    if context.profile.endpoint(name).is_some_and(|endpoint| endpoint.prices.is_some()) {
+        context.figure(format!("{name}.cost"), account.cost);
+    }
+    if account.uncounted > 0 {
+        let uncounted = account.uncounted;
         context.warn(format!("endpoint `{name}` counted no tokens in {uncounted} replies: the sums lack them"));
     }
 }
 
 fn settings(name: &str, endpoint: Endpoint) -> anyhow::Result<HttpSettings> {
-    let timeout = Duration::try_from_secs_f64(endpoint.timeout);
-    let timeout = timeout.with_context(|| format!("endpoint `{name}`: `timeout` is {} seconds", endpoint.timeout))?;
-    ensure!(!timeout.is_zero(), "endpoint `{name}`: `timeout` must be more than 0 seconds");
-    let Endpoint { url, model, key_env, in_flight, retries, .. } = endpoint;
-    Ok(HttpSettings { url, model, key_env, in_flight, timeout, retries })
+    let limit = |field, seconds: f64| {
+        let limit = Duration::try_from_secs_f64(seconds);
+        let limit = limit.with_context(|| format!("endpoint `{name}`: `{field}` is {seconds} seconds"))?;
+        ensure!(!limit.is_zero(), "endpoint `{name}`: `{field}` must be more than 0 seconds");
+        Ok(limit)
+    };
+    Ok(HttpSettings {
+        connect_timeout: limit("connect_timeout", endpoint.connect_timeout)?,
+        timeout: limit("timeout", endpoint.timeout)?,
+        url: endpoint.url,
+        model: endpoint.model,
+        key_env: endpoint.key_env,
+        gate: endpoint.gate,
+        retries: endpoint.retries,
+        prices: endpoint.prices,
+        dialect: Dialect { max_tokens_field: endpoint.max_tokens_field, omit: endpoint.omit, extra: endpoint.extra },
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::net::gate::{Gate, Limits};
 
     #[test]
     fn time_limits_must_be_ones() {
-        let endpoint = |timeout| Endpoint {
+        let endpoint = |connect_timeout, timeout| Endpoint {
             url: "http://localhost/v1".to_owned(),
             model: "m".to_owned(),
             key_env: None,
-            in_flight: 2,
+            gate: Arc::new(Gate::new(Limits { in_flight: 2, ..Limits::default() })),
+            connect_timeout,
             timeout,
             retries: 1,
+            prices: None,
+            max_tokens_field: None,
+            omit: Vec::new(),
+            extra: Default::default(),
         };
-        assert_eq!(settings("agent", endpoint(1.5)).unwrap().timeout, Duration::from_millis(1500));
+        let fine = settings("agent", endpoint(2.0, 1.5)).unwrap();
+        assert_eq!((fine.connect_timeout, fine.timeout), (Duration::from_secs(2), Duration::from_millis(1500)));
         for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let error = settings("agent", endpoint(wrong)).unwrap_err().to_string();
+            let error = settings("agent", endpoint(1.0, wrong)).unwrap_err().to_string();
             assert!(error.starts_with("endpoint `agent`: `timeout`"), "{error}");
+            let error = settings("agent", endpoint(wrong, 1.0)).unwrap_err().to_string();
+            assert!(error.starts_with("endpoint `agent`: `connect_timeout`"), "{error}");
         }
     }
 }

@@ -20,13 +20,30 @@ fn good(text: &str) -> Answer {
 }
 
 fn settings(url: String) -> HttpSettings {
-    let timeout = Duration::from_secs(5);
-    HttpSettings { url, model: "small".to_owned(), key_env: None, in_flight: 4, timeout, retries: 2 }
+    HttpSettings {
+        url,
+        model: "small".to_owned(),
+        key_env: None,
+        gate: gate(Limits { in_flight: 4, ..Limits::default() }),
+        connect_timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(5),
+        retries: 2,
+        prices: None,
+        dialect: Dialect::default(),
+    }
+}
+
+fn gate(limits: Limits) -> Arc<Gate> {
+    Arc::new(Gate::new(limits))
 }
 
 fn model(server: &Server) -> HttpModel {
+    model_with(&settings(server.url("/v1")))
+}
+
+fn model_with(settings: &HttpSettings) -> HttpModel {
     let key = ("THE_KEY", Some(format!("{SECRET}\n")));
-    let mut model = HttpModel::with_key("agent", &settings(server.url("/v1")), Some(key)).unwrap();
+    let mut model = HttpModel::with_key("agent", settings, Some(key)).unwrap();
     model.waits = (Duration::from_millis(2), Duration::from_millis(8));
     model
 }
@@ -50,6 +67,9 @@ fn ask(model: &HttpModel) -> Result<Reply, ModelError> {
     replies.remove(0)
 }
 
+const COMPLETION: &str =
+    r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":1000000,"completion_tokens":200000}}"#;
+
 fn error_of(answer: Answer) -> String {
     let server = Server::answering(vec![answer]);
     ask(&model(&server)).unwrap_err().to_string()
@@ -62,7 +82,9 @@ fn a_reply_with_its_usage() {
     let reply = ask(&model).unwrap();
     assert_eq!(reply.text, "grüß dich 🌍\n\"ok\"");
     assert_eq!((reply.prompt_tokens, reply.completion_tokens, reply.cut_off), (11, 3, false));
-    assert_eq!(model.usage(), Usage { replies: 1, prompt_tokens: 11, completion_tokens: 3, ..Usage::default() });
+    let account = model.account();
+    assert_eq!((account.replies, account.prompt_tokens, account.completion_tokens), (1, 11, 3));
+    assert!(account.slowest > 0.0 && account.cost == 0.0);
     let asked = &server.requests()[0];
     assert_eq!(asked.line, "POST /v1/chat/completions HTTP/1.1");
     assert_eq!(asked.header("authorization"), Some(format!("Bearer {SECRET}").as_str()));
@@ -80,11 +102,18 @@ fn passing_troubles_are_tried_again() {
         Answer::new(500, "text/plain", "oh"),
         Answer::new(503, "text/html", "<html>"),
         good("lost").cut_after(20),
+        Answer::new(408, "text/plain", ""),
+        Answer::json(425, "{}"),
+        Answer::json(200, r#"{"choices":[{"mess"#),
+        Answer::json(200, r#"{"choices":[]}"#),
+        Answer::json(200, r#"{"error":{"message":"upstream is busy","code":502}}"#),
+        Answer::new(200, "text/html", "<p>log in</p>"),
+        Answer::json(200, vec![b' '; LARGEST_BODY + 1]),
     ] {
         let server = Server::answering(vec![trouble.clone(), trouble, good("at last")]);
         let model = model(&server);
         assert_eq!(ask(&model).unwrap().text, "at last");
-        assert_eq!(model.usage().retries, 2);
+        assert_eq!(model.account().retries, 2);
     }
 }
 
@@ -104,7 +133,65 @@ fn retries_end() {
     let error = ask(&model).unwrap_err().to_string();
     assert_eq!(error, "endpoint `agent` answered 429: no quota left");
     assert_eq!(server.requests().len(), 3);
-    assert_eq!(model.usage(), Usage { failures: 1, retries: 2, ..Usage::default() });
+    assert_eq!(model.account(), Account { failures: 1, retries: 2, ..Account::default() });
+}
+
+#[test]
+fn a_reply_is_one_whatever_its_content_type() {
+    let server = Server::answering(vec![Answer::new(200, "text/plain", COMPLETION)]);
+    assert_eq!(ask(&model(&server)).unwrap().text, "hi");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn calls_cost_what_the_server_counts_and_end_with_the_budget() {
+    let cached = COMPLETION
+        .replace("\"completion_tokens\"", "\"prompt_tokens_details\":{\"cached_tokens\":400000},\"completion_tokens\"");
+    let server = Server::answering(vec![Answer::json(200, cached)]);
+    let settings = HttpSettings {
+        gate: gate(Limits { in_flight: 4, budget: Some(5.0), ..Limits::default() }),
+        prices: Some(Prices { prompt: 2.0, completion: 10.0, cached: 0.5 }),
+        ..settings(server.url("/v1"))
+    };
+    let first = model_with(&settings);
+    ask(&first).unwrap();
+    assert_eq!((first.account().cost, first.account().cached_tokens), (3.4, 400_000));
+    // Another stage of the same run: what all have spent counts.
+    let second = model_with(&settings);
+    ask(&second).unwrap();
+    let error = ask(&second).unwrap_err().to_string();
+    assert_eq!(error, "endpoint `agent`: the budget of 5 is used up (6.8000 spent)");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn a_server_that_refuses_log_probabilities_is_asked_without() {
+    let refuses = Server::start(|request, _| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        match body.contains("logprobs") {
+            true => Answer::json(400, r#"{"error":{"message":"Unrecognized request argument: logprobs"}}"#),
+            false => good("without"),
+        }
+    });
+    let model = model(&refuses);
+    model.want_logprobs();
+    for _ in 0..2 {
+        assert_eq!(ask(&model).unwrap().text, "without");
+    }
+    assert_eq!((refuses.requests().len(), model.account().retries), (3, 0));
+}
+
+#[test]
+fn what_was_left_to_pay_with_does_not_come_back() {
+    let answer = Answer::json(429, r#"{"error":{"message":"no quota","code":"insufficient_quota"}}"#);
+    let server = Server::answering(vec![answer]);
+    assert!(ask(&model(&server)).is_err());
+    assert_eq!(server.requests().len(), 1);
+    for status in [400, 401, 404, 501] {
+        let server = Server::answering(vec![Answer::json(status, "{}")]);
+        assert!(ask(&model(&server)).is_err());
+        assert_eq!(server.requests().len(), 1, "{status}");
+    }
 }
 
 #[test]
@@ -147,9 +234,9 @@ fn what_is_no_completion_is_an_error() {
 fn a_slow_server_is_given_up() {
     let server = Server::answering(vec![good("too late").slow(Duration::from_millis(400))]);
     let slow = HttpSettings { timeout: Duration::from_millis(50), ..settings(server.url("/v1")) };
-    let error = ask(&HttpModel::new("agent", &slow).unwrap()).unwrap_err().to_string();
+    let error = ask(&model_with(&slow)).unwrap_err().to_string();
     assert_eq!(error, "endpoint `agent` did not answer: no answer in time");
-    assert_eq!(server.requests().len(), 1);
+    assert_eq!(server.requests().len(), 2, "it may only have been stuck");
 }
 
 #[test]
@@ -235,5 +322,17 @@ fn settings_that_cannot_work_are_refused() {
     assert!(error(&settings("no address".to_owned()), None).contains("`no address` is not an address"));
     let with_password = settings("http://me:hidden@127.0.0.1/v1".to_owned());
     assert!(!error(&with_password, None).contains("hidden"));
-    assert!(error(&HttpSettings { in_flight: 0, ..fine }, None).contains("at least 1"));
+    let limits = Limits { in_flight: 1, ..Limits::default() };
+    let prices = Prices { prompt: 1.0, completion: 1.0, cached: 1.0 };
+    for (limits, prices, expected) in [
+        (Limits { in_flight: 0, ..limits }, None, "`in_flight` must be at least 1"),
+        (Limits { requests_per_minute: Some(0.0), ..limits }, None, "`requests_per_minute` must be more than 0"),
+        (Limits { tokens_per_minute: Some(f64::NAN), ..limits }, None, "`tokens_per_minute` must be more than 0"),
+        (Limits { budget: Some(1.0), ..limits }, None, "a `budget` needs `price_per_million"),
+        (Limits { budget: Some(-1.0), ..limits }, Some(prices), "`budget` must be 0 or more"),
+        (limits, Some(Prices { cached: -1.0, ..prices }), "prices must be 0 or more"),
+    ] {
+        let found = error(&HttpSettings { gate: gate(limits), prices, ..fine.clone() }, None);
+        assert!(found.contains(expected), "{found}");
+    }
 }
