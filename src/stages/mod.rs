@@ -12,6 +12,7 @@ pub mod josh_harvest;
 pub mod josh_import;
 pub mod model_init;
 pub mod multiwoz_synthesize;
+pub mod multiwoz_transcribe;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
@@ -22,6 +23,7 @@ mod compat;
 mod endpoint;
 mod in_order;
 mod prompt;
+mod roles;
 mod selection;
 mod training;
 
@@ -82,6 +84,11 @@ pub static KINDS: &[Kind] = &[
     compatible::<demonstrations_build::DemonstrationsBuild>(),
     compatible::<dialogue_simulate::DialogueSimulate>(),
     compatible::<josh_harvest::JoshHarvest>(),
+    kind::<multiwoz_transcribe::MultiwozTranscribe>(),
+    kind::<toolwoz_convert::ToolwozConvert>(),
+    kind::<demonstrations_build::DemonstrationsBuild>(),
+    kind::<dialogue_simulate::DialogueSimulate>(),
+    kind::<josh_harvest::JoshHarvest>(),
     kind::<josh_import::JoshImport>(),
     kind::<data_sft::DataSft>(),
     kind::<data_kto::DataKto>(),
@@ -112,6 +119,7 @@ const fn row<T: Row>() -> RowType {
 
 /// Every row type.
 pub static ROWS: &[RowType] = &[
+    row::<crate::dialogue::source::Source>(),
     row::<crate::dialogue::task::Task>(),
     row::<crate::dialogue::task::WorldItem>(),
     row::<crate::dialogue::episode::EpisodeRow>(),
