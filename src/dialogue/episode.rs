@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, parse};
-use super::react::{AgentTurn, ReactAgent, Usage, observation};
+use super::agent::{ChatAgent, OUT_OF_RETRIES, Turn, Usage};
+use super::observation::Call;
 use super::reward;
 use super::seed::derive;
 use super::server::{Session, TaskError};
 use super::task::Task;
-use super::user::{User, UserState};
+use super::user::{User, UserError, UserState};
 use super::user_agenda::UserTurn;
 use super::world::World;
-use crate::chat::{Chat, Message, Role};
+use crate::chat::{Chat, Message};
 use crate::compat::Rules;
 use crate::llm::ModelError;
 use crate::table::Row;
@@ -27,7 +27,27 @@ pub struct Cast {
     /// The customer.
     pub user: User,
     /// The agent.
-    pub agent: ReactAgent,
+    pub agent: ChatAgent,
+}
+
+/// What an agent's turn came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentTurn {
+    /// What the customer read.
+    pub said: String,
+    /// Whether the agent spoke; otherwise `said` is [`OUT_OF_RETRIES`].
+    pub spoke: bool,
+}
+
+/// Why a task cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum EpisodeError {
+    /// The environment cannot serve it.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Nobody can be its customer.
+    #[error(transparent)]
+    User(#[from] UserError),
 }
 
 /// A dialogue in progress. Cloning it forks it: the world, the task and what was said so far are shared.
@@ -35,7 +55,7 @@ pub struct Cast {
 pub struct Episode {
     /// What the customer sees.
     pub visible: Chat,
-    /// What the agent sees, without the system message: the customer's texts, its own commands, `APIRETURN`s.
+    /// What the agent sees, without the system message: the customer's texts, its own texts and calls, what those returned.
     pub internal: Chat,
     /// The server with its calls.
     pub session: Session,
@@ -52,12 +72,12 @@ impl Episode {
     /// A dialogue before its first word.
     ///
     /// # Errors
-    /// When the task is none of this environment.
-    pub fn begin(cast: &Cast, world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, TaskError> {
+    /// When the task is none of this environment, or there is not what its customer needs.
+    pub fn begin(cast: &Cast, world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, EpisodeError> {
         Ok(Self {
             visible: Chat::new(),
             internal: Chat::new(),
-            user: cast.user.begin(&task),
+            user: cast.user.begin(&task)?,
             session: Session::new(world, task, rules)?,
             ended: false,
             agent_usage: Usage::default(),
@@ -78,15 +98,39 @@ impl Episode {
         Ok(turn)
     }
 
-    /// The agent's turn.
+    /// The agent's turn: replies are asked for, and what they say is done, until one speaks. The seed of a reply is derived
+    /// from `seed` and its number.
     ///
     /// # Errors
     /// When its model gives no reply: what it did before stands in `internal` and `session`.
     pub async fn agent_step(&mut self, cast: &Cast, seed: u64) -> Result<AgentTurn, ModelError> {
-        let turn = cast.agent.turn(&mut self.internal, &mut self.session, seed).await?;
-        self.agent_usage.add(turn.usage);
-        self.visible.push(Message::assistant(turn.said.clone()));
+        for attempt in 0..cast.agent.tries {
+            let reply = self.agent_reply(cast, derive(seed, &["reply", &attempt.to_string()]));
+            if let Turn::Spoke(said) = reply.await? {
+                return Ok(AgentTurn { said, spoke: true });
+            }
+        }
+        self.agent_gives_up(cast);
+        Ok(AgentTurn { said: OUT_OF_RETRIES.to_owned(), spoke: false })
+    }
+
+    /// One reply of the agent, for who counts its tries himself.
+    ///
+    /// # Errors
+    /// When its model gives no reply: nothing was done.
+    pub async fn agent_reply(&mut self, cast: &Cast, seed: u64) -> Result<Turn, ModelError> {
+        let (turn, usage) = cast.agent.reply(&mut self.internal, &mut self.session, seed).await?;
+        self.agent_usage.add(usage);
+        if let Turn::Spoke(said) = &turn {
+            self.visible.push(Message::assistant(said.clone()));
+        }
         Ok(turn)
+    }
+
+    /// Notes, for the customer and the agent, that the agent's tries ran out before it spoke.
+    pub fn agent_gives_up(&mut self, cast: &Cast) {
+        cast.agent.give_up(&mut self.internal);
+        self.visible.push(Message::assistant(OUT_OF_RETRIES));
     }
 
     /// Plays to the end: the customer ends it, or `limit` messages were exchanged before the customer's turn. The seed of a
@@ -135,26 +179,17 @@ impl Episode {
         }
     }
 
-    /// The calls with what the agent saw of them. Commands and recorded calls stand in the same order.
+    /// The calls that were made, with what the agent saw of them.
     fn calls(&self) -> Vec<EpisodeCall> {
         let (task, rules) = (self.session.task(), self.session.rules());
-        let mut recorded = self.session.calls().iter();
-        let mut calls = Vec::new();
-        let internal = self.internal.messages();
-        for (at, message) in internal.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
-            for command in parse(&message.content) {
-                let Command::Call { api, arguments } = command else { continue };
-                let seen = internal.get(at + 1).and_then(|message| observation(message)).unwrap_or_default();
-                let hits = recorded.next().map(|call| reward::hits(task, &[call.as_ref()], rules)).unwrap_or_default();
-                calls.push(EpisodeCall {
-                    api,
-                    arguments: super::python_json::dumps(&arguments),
-                    observation: seen.to_owned(),
-                    goals_hit: hits.into_iter().map(|goal| goal as u32).collect(),
-                });
-            }
-        }
-        calls
+        let made = self.session.calls().iter().zip(self.session.observations());
+        let call = |(call, seen): (&Arc<Call>, &Arc<str>)| EpisodeCall {
+            api: call.api.clone(),
+            arguments: super::python_json::dumps(&call.arguments),
+            observation: seen.to_string(),
+            goals_hit: reward::hits(task, &[call.as_ref()], rules).into_iter().map(|goal| goal as u32).collect(),
+        };
+        made.map(call).collect()
     }
 }
 
@@ -204,7 +239,7 @@ pub struct EpisodeRow {
     pub messages: Vec<Message>,
     /// What the agent saw, without the system message.
     pub internal: Vec<Message>,
-    /// The agent's calls, in order.
+    /// The agent's calls that the server took, in order; what was no call is not among them.
     pub calls: Vec<EpisodeCall>,
     /// The tools that the goals ask for, in the task's order.
     pub goals: Vec<String>,

@@ -1,6 +1,8 @@
 //! ToolWOZ: MultiWOZ turned into a tool-calling environment with sparse rewards; its agents and its users.
 
+pub mod agent;
 pub mod agent_rule;
+pub mod agent_tools;
 pub mod agent_words;
 pub mod belief;
 pub mod command;
@@ -19,14 +21,17 @@ pub mod reward;
 pub mod rules;
 pub mod seed;
 pub mod server;
+pub mod source;
 pub mod synth;
 pub mod synth_goal;
 pub mod synth_world;
 pub mod task;
+pub mod template;
 pub mod tools;
 pub mod user;
 pub mod user_agenda;
-pub mod user_model;
+pub mod user_goal;
+pub mod user_guide;
 pub mod user_words;
 pub mod values;
 pub mod world;

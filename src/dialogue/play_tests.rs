@@ -7,25 +7,29 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
+use super::agent::{ChatAgent, OUT_OF_RETRIES, Style, Turn};
 use super::agent_rule::RuleAgent;
+use super::agent_tools::schemas;
 use super::convert::{Converter, Splits, world_items};
 use super::corpus::Corpus;
 use super::episode::{Cast, Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
 use super::lexicon::Lexicon;
 use super::multiwoz::Outline;
-use super::react::{OUT_OF_RETRIES, ReactAgent};
+use super::source::{Source, Sources};
 use super::synth::Synthesizer;
 use super::synth_goal::GoalMix;
 use super::synth_world::databases;
 use super::task::{Task, WorldItem};
+use super::template::{GOAL_USER, GOAL_VARIABLES, GUIDE_USER, GUIDE_VARIABLES, Template};
 use super::tools::DOMAINS;
 use super::user::User;
 use super::user_agenda::END;
-use super::user_model::{GOAL_PROMPT, GoalUser};
+use super::user_goal::GoalUser;
+use super::user_guide::GuideUser;
 use super::world::World;
 use crate::chat::Role;
 use crate::compat::Rules;
-use crate::llm::scripted::Scripted;
+use crate::llm::scripted::{Line, Scripted};
 use crate::llm::{ChatModel, ModelError, Sampling};
 
 struct Town {
@@ -71,8 +75,16 @@ impl Town {
     }
 
     fn cast(&self, model: Rc<dyn ChatModel>) -> Cast {
-        let agent = ReactAgent { model, system: None, sampling: sampling(), tries: 3 };
+        let style = Style::React;
+        let agent = ChatAgent { model, system: None, sampling: sampling(), seed: None, tries: 3, style };
         Cast { user: User::Agenda { lexicon: self.lexicon.clone(), patience: 4 }, agent }
+    }
+
+    /// An agent that calls natively what a script says.
+    fn native(&self, script: &Rc<Scripted>) -> Cast {
+        let mut cast = self.cast(script.clone());
+        cast.agent.style = Style::Tools(schemas(&self.world));
+        cast
     }
 
     fn rule(&self, noise: f64) -> Cast {
@@ -155,7 +167,8 @@ fn the_goal_user_speaks_through_its_model() {
         Ok(format!("thanks. {END}")),
         Err(ModelError::Failed("gone".to_owned())),
     ]));
-    let user = GoalUser::new(script.clone(), sampling(), GOAL_PROMPT).unwrap();
+    let prompt = Template::new("goal", GOAL_USER, GOAL_VARIABLES).unwrap();
+    let user = GoalUser::new(script.clone(), sampling(), prompt).unwrap();
     let cast = Cast { user: User::Goal(Rc::new(user)), ..town.rule(0.0) };
     let row = town.play(&cast, 0, 1);
     assert!(row.ended && row.messages.len() == 3 && row.user_completion_tokens > 0);
@@ -166,6 +179,169 @@ fn the_goal_user_speaks_through_its_model() {
     assert_eq!(requests[1].messages()[2].role, Role::Assistant);
     assert_eq!(requests[1].messages().last().unwrap().role, Role::User);
     assert_eq!(town.play(&cast, 0, 1).outcome, Outcome::Broken);
+}
+
+/// What the first customer of the synthetic town of seed 3 says for certain: whatever the agent does.
+fn scripted_customer(town: &Town, lines: &[&str]) -> (User, Sources) {
+    let turns: Vec<String> = lines.iter().map(|line| format!("{{\"text\": \"{line}\"}}")).collect();
+    let spoken = serde_json::from_str(&format!("{{\"log\": [{}]}}", turns.join(","))).unwrap();
+    let name = town.tasks[0].dialogue.clone();
+    let sources: Sources = Arc::new([(name.clone(), Arc::new(Source::new(name, &spoken)))].into_iter().collect());
+    (User::Script(sources.clone()), sources)
+}
+
+#[test]
+fn native_calls_are_all_made_and_answered_in_order() {
+    let town = Town::synthetic(3, 1);
+    let search = r#"{"area": "north"}"#;
+    let script = Rc::new(Scripted::new([
+        Line::calling("let me look", &[("search_hotel", search), ("search_spaceship", "{}")]),
+        Line::calling("", &[("search_hotel", "[1]"), ("search_hotel", "{\"area\": "), ("search_train", "{}")]),
+        Line::from(" here you are. "),
+        Line::from("bye"),
+    ]));
+    let (user, _) = scripted_customer(&town, &["a hotel in the north", "sure", "thanks"]);
+    let row = town.play(&Cast { user, ..town.native(&script) }, 0, 1);
+    assert_eq!((row.outcome, row.ended, row.messages.len()), (Outcome::Failure, true, 5));
+    let shape: Vec<(Role, Vec<&str>, Option<&str>)> = row.internal.iter().map(shape).collect();
+    let (user, agent, tool) = (Role::User, Role::Assistant, Role::Tool);
+    assert_eq!(
+        shape[..9],
+        [
+            (user, vec![], None),
+            (agent, vec!["call00001", "call00002"], None),
+            (tool, vec![], Some("call00001")),
+            (tool, vec![], Some("call00002")),
+            (agent, vec!["call00003", "call00004", "call00005"], None),
+            (tool, vec![], Some("call00003")),
+            (tool, vec![], Some("call00004")),
+            (tool, vec![], Some("call00005")),
+            (agent, vec![], None),
+        ]
+    );
+    assert_eq!((row.internal[1].content.as_str(), row.internal[8].content.as_str()), ("let me look", "here you are."));
+    // What was wrong is seen by the model, and what it wrote is kept in a form that servers take back.
+    assert!(row.internal[3].content.contains("IMPROPER API NAME"), "{}", row.internal[3].content);
+    assert_eq!(row.internal[5].content, "ERROR: INVALID ARGUMENTS: they are a list, expected an object");
+    assert!(row.internal[6].content.starts_with("ERROR: INVALID ARGUMENTS: they are no JSON: EOF"));
+    assert_eq!(row.internal[4].tool_calls[1].function.arguments, r#"{"INVALID_JSON":"{\"area\": "}"#);
+    assert!(crate::josh::sft_data::tells_of_error(&row.internal[5]));
+    // The row tells the calls that the server took, each with what was seen of it.
+    let calls: Vec<(&str, &str)> =
+        row.calls.iter().map(|call| (call.api.as_str(), call.observation.as_str())).collect();
+    let seen = |place: usize| row.internal[place].content.as_str();
+    assert_eq!(calls, [("search_hotel", seen(2)), ("search_spaceship", seen(3)), ("search_train", seen(7))]);
+    assert_eq!(row.calls[0].arguments, search);
+    let requests = script.requests();
+    assert!(requests.iter().all(|request| request.tools.as_ref().is_some_and(|tools| tools.len() == 8)));
+    assert_eq!(requests[1].chat.len(), 4);
+}
+
+fn shape(message: &crate::chat::Message) -> (Role, Vec<&str>, Option<&str>) {
+    let ids = message.tool_calls.iter().map(|call| call.id.as_str()).collect();
+    (message.role, ids, message.tool_call_id.as_deref())
+}
+
+#[test]
+fn empty_replies_and_endless_calls_use_up_the_tries_of_a_native_agent() {
+    let town = Town::synthetic(3, 1);
+    let call = || Line::calling("", &[("search_hotel", "{}")]);
+    let script = Rc::new(Scripted::new([Line::from(" "), call(), Line::default(), Line::from("hello")]));
+    let (user, _) = scripted_customer(&town, &["hi"]);
+    let cast = Cast { user, ..town.native(&script) };
+    let row = town.play(&cast, 0, 1);
+    let texts: Vec<&str> = row.internal.iter().map(|message| message.content.as_str()).collect();
+    assert_eq!((texts.len(), texts[0], texts[3], texts[4]), (5, "hi", OUT_OF_RETRIES, END));
+    assert_eq!(row.messages[1].content, OUT_OF_RETRIES);
+    assert!(row.internal.windows(2).all(|pair| pair[0].role != Role::User || pair[1].role != Role::User));
+    // A reply at a time leaves it to the caller to count.
+    let mut episode = Episode::begin(&cast, town.world.clone(), town.tasks[0].clone(), Rules::default()).unwrap();
+    assert_eq!(episode.agent_reply(&cast, 1).now_or_never().unwrap().unwrap(), Turn::Spoke("hello".to_owned()));
+}
+
+#[test]
+fn a_fixed_seed_is_that_of_every_reply() {
+    let town = Town::synthetic(3, 1);
+    let seeds = |seed: Option<u64>| {
+        let script = Rc::new(Scripted::new(["", "", "SPEAK hi", "SPEAK hi"]));
+        let (user, _) = scripted_customer(&town, &["hi", "x", "ho"]);
+        let mut cast = Cast { user, ..town.cast(script.clone()) };
+        cast.agent.seed = seed;
+        town.play(&cast, 0, 1);
+        script.requests().iter().map(|request| request.seed).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(seeds(Some(42)).into_iter().collect::<Vec<_>>(), [42]);
+    assert_eq!(seeds(None).len(), 4);
+}
+
+#[test]
+fn a_context_that_is_full_from_the_first_is_no_doing_of_the_agents() {
+    let town = Town::synthetic(3, 1);
+    let full = || ModelError::ContextFull { endpoint: "big".to_owned(), reason: "too many tokens".to_owned() };
+    let play = |replies: Vec<Result<&str, ModelError>>| {
+        let (user, _) = scripted_customer(&town, &["hi", "x", "ho"]);
+        let cast = Cast { user, ..town.cast(Rc::new(Scripted::with_errors(replies))) };
+        let mut episode = Episode::begin(&cast, town.world.clone(), town.tasks[0].clone(), Rules::default()).unwrap();
+        episode.play(&cast, MESSAGE_LIMIT, 1).now_or_never().unwrap().unwrap_err()
+    };
+    assert!(play(vec![Ok("SPEAK hello"), Err(full())]).is_full());
+    let error = play(vec![Err(full())]);
+    assert!(!error.is_full() && error.to_string().contains("cannot take in the first message"), "{error}");
+}
+
+#[test]
+fn a_script_needs_its_source() {
+    let town = Town::synthetic(3, 2);
+    let (user, sources) = scripted_customer(&town, &["one", "-", "two"]);
+    let cast = Cast { user, ..town.rule(0.0) };
+    let row = town.play(&cast, 0, 1);
+    let said: Vec<&str> = row.messages.iter().step_by(2).map(|message| message.content.as_str()).collect();
+    assert_eq!(said, ["one", "two", END]);
+    let begin = |cast: &Cast, task: usize| {
+        Episode::begin(cast, town.world.clone(), town.tasks[task].clone(), Rules::default()).unwrap_err().to_string()
+    };
+    assert!(begin(&cast, 1).contains("is not in input `sources`"));
+    let silent: Sources = Arc::new(
+        sources
+            .iter()
+            .map(|(name, source)| (name.clone(), Arc::new(Source { turns: vec![], ..(**source).clone() })))
+            .collect(),
+    );
+    let cast = Cast { user: User::Script(silent), ..cast };
+    assert!(begin(&cast, 0).contains("says nothing"));
+}
+
+#[test]
+fn the_guide_user_is_told_both_dialogues_under_the_right_names() {
+    let town = Town::synthetic(3, 1);
+    let script = Rc::new(Scripted::new([
+        "It wants a hotel.\nSuggested quote: \"hello there\"",
+        "Suggested quote: what is the phone number? END_CONVERSATION",
+        "Suggested quote: thanks. END_CONVERSATION",
+    ]));
+    let (_, sources) = scripted_customer(&town, &["a room please", "which one?", "any"]);
+    let prompt = Template::new("guide", GUIDE_USER, GUIDE_VARIABLES).unwrap();
+    let user = User::Guide(Rc::new(GuideUser::new(script.clone(), sampling(), prompt).unwrap()), sources);
+    let row = town.play(&Cast { user, ..town.cast(Rc::new(Scripted::new(["SPEAK one", "SPEAK two"]))) }, 0, 1);
+    let texts: Vec<&str> = row.messages.iter().map(|message| message.content.as_str()).collect();
+    assert_eq!(texts, ["hello there", "one", "what is the phone number?", "two", "thanks. END_CONVERSATION"]);
+    let told: Vec<String> = script.requests().iter().map(|request| request.messages()[0].content.clone()).collect();
+    assert!(told.iter().all(|text| text.contains("customer: a room please\nagent: which one?\ncustomer: any\n")));
+    assert!(told.iter().all(|text| !text.contains("<span")) && !told[0].contains("hello there"));
+    assert!(told[2].contains("customer: hello there\nagent: one\ncustomer: what is the phone number?\nagent: two\n"));
+}
+
+#[test]
+fn a_customers_model_that_says_nothing_or_is_full_breaks_the_dialogue() {
+    let town = Town::synthetic(3, 1);
+    let full = ModelError::TooLong { tokens: 9, context: 8 };
+    for (reply, said) in [(Ok(" "), "it said nothing"), (Err(full), "as the customer: the chat has 9 tokens")] {
+        let prompt = Template::new("goal", GOAL_USER, GOAL_VARIABLES).unwrap();
+        let user = GoalUser::new(Rc::new(Scripted::with_errors([reply])), sampling(), prompt).unwrap();
+        let row = town.play(&Cast { user: User::Goal(Rc::new(user)), ..town.rule(0.0) }, 0, 1);
+        assert_eq!(row.outcome, Outcome::Broken);
+        assert!(row.reason.as_ref().unwrap().contains(said), "{:?}", row.reason);
+    }
 }
 
 proptest! {

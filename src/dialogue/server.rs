@@ -31,6 +31,8 @@ pub struct Session {
     plan: Arc<Plan>,
     rules: Rules,
     calls: Vec<Arc<Call>>,
+    /// What the agent saw of each call.
+    seen: Vec<Arc<str>>,
 }
 
 /// What the server knows of the task, prepared once.
@@ -63,7 +65,7 @@ impl Session {
     /// When the task's goals are no goals of this environment: an unknown action, a booking without what it returns.
     pub fn new(world: Arc<World>, task: Arc<Task>, rules: Rules) -> Result<Self, TaskError> {
         let plan = Arc::new(Plan::new(&world, task, &rules)?);
-        Ok(Self { world, plan, rules, calls: Vec::new() })
+        Ok(Self { world, plan, rules, calls: Vec::new(), seen: Vec::new() })
     }
 
     /// Answers a call and remembers it.
@@ -74,12 +76,18 @@ impl Session {
         let served = self.serve(api, given);
         let call = Call { api: api.to_owned(), arguments: arguments.clone(), returned: served.returned };
         self.calls.push(Arc::new(call));
+        self.seen.push(served.text.as_str().into());
         Observation { text: served.text, recorded: true }
     }
 
     /// The calls so far, in order.
     pub fn calls(&self) -> &[Arc<Call>] {
         &self.calls
+    }
+
+    /// What the agent saw of each of [`Self::calls`], in their order.
+    pub fn observations(&self) -> &[Arc<str>] {
+        &self.seen
     }
 
     /// The world behind it.

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 
+use super::agent::{ChatAgent, Style};
 use super::agent_rule::RuleAgent;
 use super::convert::{ConvertError, Converter, Splits, world_items};
-use super::episode::{Cast, Episode, MESSAGE_LIMIT};
+use super::episode::{Cast, Episode, EpisodeError, MESSAGE_LIMIT};
 use super::lexicon::Lexicon;
 use super::multiwoz::{Dialogue, Outline, Turn};
-use super::react::ReactAgent;
 use super::reward::reward;
 use super::seed::{derive, generator};
-use super::server::TaskError;
 use super::synth_goal::{GoalMix, SampledGoal, sample};
 use super::synth_world::databases;
 use super::task::Task;
@@ -37,9 +36,9 @@ pub enum SynthError {
     /// A goal could not be turned into a task.
     #[error("synthetic dialogue `{dialogue}`: {source}")]
     Convert { dialogue: String, source: ConvertError },
-    /// A task could not be served.
+    /// A task could not be played.
     #[error(transparent)]
-    Task(#[from] TaskError),
+    Episode(#[from] EpisodeError),
     /// The records make no world.
     #[error(transparent)]
     World(#[from] WorldError),
@@ -86,11 +85,13 @@ impl Synthesizer {
         let converter = Converter::new(&items, Splits::default(), Rules::default())?;
         let world = Arc::new(World::from_items(items)?);
         let lexicon = Arc::new(Lexicon::new(&world));
-        let agent = ReactAgent {
+        let agent = ChatAgent {
             model: std::rc::Rc::new(RuleAgent::new(lexicon.clone(), 0.0)),
             system: None,
             sampling: Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() },
+            seed: None,
             tries: 3,
+            style: Style::React,
         };
         let cast = Cast { user: User::Agenda { lexicon, patience: 4 }, agent };
         Ok(Self { seed, mix, databases, world, converter, cast })

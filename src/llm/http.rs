@@ -327,7 +327,12 @@ impl HttpModel {
         let body = self.body(response).await.unwrap_or_default();
         let text = if json { wire::error_message(&body) } else { None };
         let shown = self.shown(&text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()));
-        let error = ModelError::Status { endpoint: self.name.clone(), status: status.as_u16(), body: shown };
+        let endpoint = self.name.clone();
+        let error = if status.is_client_error() && wire::is_full(&body) {
+            ModelError::ContextFull { endpoint, reason: shown }
+        } else {
+            ModelError::Status { endpoint, status: status.as_u16(), body: shown }
+        };
         Failure { error, again: again(status, &body), wait }
     }
 

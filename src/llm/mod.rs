@@ -68,7 +68,8 @@ pub struct Reply {
     pub cut_off: bool,
 }
 
-/// Why no reply came. None of these says anything about the agent's skill: an episode that meets one is broken, not lost.
+/// Why no reply came. But for a chat that grew too long ([`ModelError::is_full`]) none of these says anything about the agent's
+/// skill: an episode that meets one is broken, not lost.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ModelError {
     /// The endpoint could not be reached, or went away in mid-answer.
@@ -86,9 +87,19 @@ pub enum ModelError {
     /// The request does not fit the model's context.
     #[error("the chat has {tokens} tokens, the model's context {context}")]
     TooLong { tokens: usize, context: usize },
+    /// A served model's context does not take in the request; its server says so.
+    #[error("endpoint `{endpoint}`: the chat does not fit the model's context: {reason}")]
+    ContextFull { endpoint: String, reason: String },
     /// The model itself failed.
     #[error("the model failed: {0}")]
     Failed(String),
+}
+
+impl ModelError {
+    /// Whether the chat is too long for the model. Of an agent whose dialogue has grown that long this is its own doing.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::ContextFull { .. })
+    }
 }
 
 /// Something that continues chats.

@@ -6,6 +6,36 @@ use std::collections::VecDeque;
 use futures_util::future::LocalBoxFuture;
 
 use super::{ChatModel, ChatRequest, ModelError, Reply};
+use crate::chat::ToolCall;
+
+/// One reply of a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Its text.
+    pub text: String,
+    /// The tools that it calls natively.
+    pub calls: Vec<ToolCall>,
+}
+
+impl From<&str> for Line {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Self {
+        Self { text, calls: Vec::new() }
+    }
+}
+
+impl Line {
+    /// A reply that calls tools: names and arguments. Their ids are all the same, as some servers have it.
+    pub fn calling(text: &str, calls: &[(&str, &str)]) -> Self {
+        let calls = calls.iter().map(|(name, arguments)| ToolCall::new("call", *name, *arguments));
+        Self { text: text.to_owned(), calls: calls.collect() }
+    }
+}
 
 /// Gives its replies in order, one a call, and fails when they are used up.
 ///
@@ -13,19 +43,20 @@ use super::{ChatModel, ChatRequest, ModelError, Reply};
 /// each its own script.
 #[derive(Debug)]
 pub struct Scripted {
-    replies: RefCell<VecDeque<Result<String, ModelError>>>,
+    replies: RefCell<VecDeque<Result<Line, ModelError>>>,
     requests: RefCell<Vec<ChatRequest>>,
 }
 
 impl Scripted {
     /// A model with these replies.
-    pub fn new<T: Into<String>>(replies: impl IntoIterator<Item = T>) -> Self {
-        Self::with_errors(replies.into_iter().map(|reply| Ok(reply.into())))
+    pub fn new<T: Into<Line>>(replies: impl IntoIterator<Item = T>) -> Self {
+        Self::with_errors(replies.into_iter().map(Ok))
     }
 
     /// A model some of whose calls fail.
-    pub fn with_errors(replies: impl IntoIterator<Item = Result<String, ModelError>>) -> Self {
-        Self { replies: RefCell::new(replies.into_iter().collect()), requests: RefCell::default() }
+    pub fn with_errors<T: Into<Line>>(replies: impl IntoIterator<Item = Result<T, ModelError>>) -> Self {
+        let replies = replies.into_iter().map(|reply| reply.map(Into::into));
+        Self { replies: RefCell::new(replies.collect()), requests: RefCell::default() }
     }
 
     /// What was asked so far.
@@ -44,9 +75,11 @@ impl Scripted {
         let place = self.requests.borrow().len();
         self.requests.borrow_mut().push(request);
         let next = self.replies.borrow_mut().pop_front();
-        let text = next.unwrap_or_else(|| Err(ModelError::Failed(format!("the script ends after {place} replies"))))?;
-        let completion_tokens = words(&text);
-        Ok(Reply { text, tool_calls: Vec::new(), prompt_tokens, completion_tokens, cut_off: false })
+        let ended = || Err(ModelError::Failed(format!("the script ends after {place} replies")));
+        let Line { text, calls } = next.unwrap_or_else(ended)?;
+        let written = calls.iter().map(|call| words(&call.function.arguments)).sum::<u64>();
+        let completion_tokens = words(&text) + written;
+        Ok(Reply { text, tool_calls: calls, prompt_tokens, completion_tokens, cut_off: false })
     }
 }
 

@@ -213,6 +213,28 @@ pub(super) fn is_unpaid(body: &[u8]) -> bool {
     code.is_some_and(|code| matches!(code, "insufficient_quota" | "billing_hard_limit_reached"))
 }
 
+/// How servers say that a chat does not fit the model's context: as a code or type of the error, or in words (lower case) that
+/// stand in its message.
+const FULL_CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
+const FULL_WORDS: [&str; 8] = [
+    "maximum context length",
+    "maximum model length",
+    "context length",
+    "context size",
+    "context window",
+    "prompt is too long",
+    "input is too long",
+    "`inputs` must have less than",
+];
+
+/// Whether an error says that the chat does not fit the model's context.
+pub(super) fn is_full(body: &[u8]) -> bool {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = |place| json.pointer(place).and_then(Value::as_str).is_some_and(|code| FULL_CODES.contains(&code));
+    let text = message(&json).unwrap_or_default().to_lowercase();
+    code("/error/code") || code("/error/type") || FULL_WORDS.iter().any(|words| text.contains(words))
+}
+
 fn message(json: &Value) -> Option<String> {
     let places = ["/error/message", "/error", "/message", "/detail"];
     places.iter().find_map(|place| json.pointer(place)?.as_str()).map(str::to_owned)
@@ -341,6 +363,20 @@ mod tests {
         assert!(is_unpaid(br#"{"error":{"message":"you exceeded your quota","code":"insufficient_quota"}}"#));
         assert!(!is_unpaid(br#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#));
         assert!(!is_unpaid(b"<html>"));
+    }
+
+    #[test]
+    fn servers_say_in_many_ways_that_a_context_is_full() {
+        for full in [
+            r#"{"error":{"message":"too much","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
+            r#"{"error":{"code":400,"message":"too much","type":"exceed_context_size_error"}}"#,
+            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens. However, you requested 5000"}"#,
+            r#"{"error":{"message":"The decoder prompt (length 9) is longer than the maximum model length of 8."}}"#,
+        ] {
+            assert!(is_full(full.as_bytes()), "{full}");
+        }
+        assert!(!is_full(br#"{"error":{"message":"no such model","code":"model_not_found"}}"#));
+        assert!(!is_full(b"context length"), "a proxy's page is no answer of the model's server");
     }
 
     #[test]

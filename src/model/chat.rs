@@ -27,12 +27,18 @@ impl EncodedChat {
 }
 
 /// The tokens of a chat.
+///
+/// # Errors
+/// When a message calls tools natively: only its text could be encoded, and half of a message is another message.
 pub fn encode<'m>(
     tokenizer: &Tokenizer,
     messages: impl IntoIterator<Item = &'m Message>,
 ) -> Result<EncodedChat, TokenizerError> {
     let mut chat = EncodedChat::default();
     for message in messages {
+        if !message.tool_calls.is_empty() {
+            return Err(TokenizerError::NativeCalls);
+        }
         let learnt = message.role == Role::Assistant;
         chat.push(&[tokenizer.role(message.role)], false);
         chat.push(&tokenizer.encode(&message.content)?, learnt);
@@ -42,6 +48,9 @@ pub fn encode<'m>(
 }
 
 /// The tokens of a chat that the assistant is to continue: the last one is the assistant's.
+///
+/// # Errors
+/// As [`encode`].
 pub fn encode_prompt<'m>(
     tokenizer: &Tokenizer,
     messages: impl IntoIterator<Item = &'m Message>,
@@ -76,6 +85,15 @@ mod tests {
         let mut expected = tokenizer.encode("SPEAK When? <COMMAND_END>").unwrap();
         expected.extend([tokenizer.end(), tokenizer.end()]);
         assert_eq!(learnt, expected);
+    }
+
+    #[test]
+    fn native_calls_are_refused_and_not_half_encoded() {
+        let tool_calls = vec![crate::chat::ToolCall::new("c", "search_hotel", "{}")];
+        let calling = Message { tool_calls, ..Message::assistant("let me see") };
+        let error = encode(&small(), &[calling]).unwrap_err().to_string();
+        assert!(error.contains("as text"), "{error}");
+        assert!(encode(&small(), &[Message::tool("c", "[]")]).is_ok());
     }
 
     #[test]

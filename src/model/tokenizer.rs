@@ -47,6 +47,11 @@ pub enum TokenizerError {
     /// A token that chats need is missing.
     #[error("the tokenizer has no token `{0}`")]
     NoToken(&'static str),
+    /// A chat calls tools natively, for which there are no tokens.
+    #[error(
+        "a message calls tools natively; models of our own know calls only as text, as agents of style `react` write them"
+    )]
+    NativeCalls,
     /// Fewer tokens than bytes.
     #[error("a vocabulary of {0} tokens cannot hold every byte; it needs at least {MIN_VOCABULARY}")]
     TooSmall(usize),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::by_task::{FromTask, by_task};
-use super::casting::{self, Agent, POLICY, UserSpec};
+use super::casting::{self, Agent, POLICY, SOURCES, UserSpec};
 use super::compat::{self, Compatible};
 use super::selection::{Selection, TASKS};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
@@ -64,7 +64,7 @@ impl Compatible for DialogueSimulate {
 
 impl Stage for DialogueSimulate {
     const KIND: &'static str = "dialogue.simulate";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const EXAMPLE: &'static str = "\
 evaluate:
   kind: dialogue.simulate
@@ -73,7 +73,7 @@ evaluate:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![TASKS.one(), WORLD.one(), POLICY.optional()]
+        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -89,6 +89,10 @@ evaluate:
             problems.push(Problem::new("max_messages", "must be at least 1"));
         }
         problems
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        casting::check_inputs(&self.agent, &self.user, connected)
     }
 
     fn also_depends_on(&self, project: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
@@ -150,7 +154,7 @@ impl FromTask for EpisodeRow {
 fn finished(episode: &Episode, played: Result<(), ModelError>) -> EpisodeRow {
     match played {
         Ok(()) => episode.row(None),
-        Err(full @ ModelError::TooLong { .. }) => EpisodeRow { reason: Some(full.to_string()), ..episode.row(None) },
+        Err(full) if full.is_full() => EpisodeRow { reason: Some(full.to_string()), ..episode.row(None) },
         Err(error) => episode.row(Some(&error)),
     }
 }

@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::by_task::{FromTask, by_task};
-use super::casting::{self, Agent, POLICY, UserSpec};
+use super::casting::{self, Agent, POLICY, SOURCES, UserSpec};
 use super::compat::{self, Compatible};
 use super::selection::{Selection, TASKS};
 use crate::chat::{Chat, Message};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
+use crate::dialogue::agent::OUT_OF_RETRIES;
 use crate::dialogue::episode::{Cast, Episode};
-use crate::dialogue::react::OUT_OF_RETRIES;
 use crate::dialogue::reward::turn_hits;
 use crate::dialogue::rules::{ENVIRONMENT, TURNS};
 use crate::dialogue::task::{Task, WorldItem};
@@ -24,7 +24,6 @@ use crate::josh::rules::SEARCH;
 use crate::josh::search::{Settings, search};
 use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use crate::josh::tree::Outcome;
-use crate::llm::ModelError;
 
 const WORLD: Port<WorldItem> = Port::new("world");
 const TREES: Port<NodeRow> = Port::new("trees");
@@ -84,7 +83,7 @@ impl Compatible for JoshHarvest {
 
 impl Stage for JoshHarvest {
     const KIND: &'static str = "josh.harvest";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const EXAMPLE: &'static str = "\
 harvest:
   kind: josh.harvest
@@ -93,7 +92,7 @@ harvest:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![TASKS.one(), WORLD.one(), POLICY.optional()]
+        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -111,6 +110,10 @@ harvest:
             }
         }
         problems
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        casting::check_inputs(&self.agent, &self.user, connected)
     }
 
     fn also_depends_on(&self, project: &std::path::Path) -> anyhow::Result<Vec<(String, String)>> {
@@ -200,7 +203,7 @@ impl Simulation for Players<'_> {
         match turn {
             Ok(_) => Ok(AgentTurn { finished: true, hits }),
             // A full context is the policy's own doing: the branch dies, the tree lives.
-            Err(full @ ModelError::TooLong { .. }) => Err(AgentError::Raised { reason: full.to_string(), hits }),
+            Err(full) if full.is_full() => Err(AgentError::Raised { reason: full.to_string(), hits }),
             Err(error) => Err(Broken(error.to_string()).into()),
         }
     }

@@ -12,6 +12,7 @@ pub mod josh_harvest;
 pub mod josh_import;
 pub mod model_init;
 pub mod multiwoz_synthesize;
+pub mod multiwoz_transcribe;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
@@ -22,6 +23,7 @@ mod compat;
 mod endpoint;
 mod in_order;
 mod prompt;
+mod roles;
 mod selection;
 mod training;
 
@@ -78,6 +80,7 @@ const fn compatible<S: compat::Compatible>() -> Kind {
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
     kind::<multiwoz_synthesize::MultiwozSynthesize>(),
+    kind::<multiwoz_transcribe::MultiwozTranscribe>(),
     compatible::<toolwoz_convert::ToolwozConvert>(),
     compatible::<demonstrations_build::DemonstrationsBuild>(),
     compatible::<dialogue_simulate::DialogueSimulate>(),
@@ -112,6 +115,7 @@ const fn row<T: Row>() -> RowType {
 
 /// Every row type.
 pub static ROWS: &[RowType] = &[
+    row::<crate::dialogue::source::Source>(),
     row::<crate::dialogue::task::Task>(),
     row::<crate::dialogue::task::WorldItem>(),
     row::<crate::dialogue::episode::EpisodeRow>(),
