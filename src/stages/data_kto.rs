@@ -29,7 +29,7 @@ pub struct DataKto {
     /// Which trees give examples.
     #[serde(default)]
     pub trees: Trees,
-    /// The system message before every prompt, which should be the one that the agent gets: `react`, `brief` or a template
+    /// The system message before every prompt, which should be the one that the agent gets: `react`, `brief`, `tools` or a template
     /// file of the project; none when absent. A template that shows tools needs input `world`.
     #[serde(default)]
     pub system_prompt: Option<String>,
@@ -136,7 +136,7 @@ mod tests {
         assert!(DataKto::default().also_depends_on(&bench.project()).unwrap().is_empty());
         let error = |name| format!("{:#}", bench.run(&stage(name), &[("trees", &nodes)]).unwrap_err());
         assert_eq!(error("react"), "template `react` shows tools: connect input `world`");
-        assert!(error("reakt").contains("neither `react` nor `brief`"));
+        assert!(error("reakt").contains("none of `react`, `brief` and `tools`"));
         let clash = DataKto { recipe: Recipe::Paper, trees: Trees::Rewarded, system_prompt: None };
         assert_eq!(clash.check()[0].field, "trees");
     }

@@ -26,8 +26,8 @@ pub struct DataSft {
     /// Which trees give examples.
     #[serde(default)]
     pub trees: Trees,
-    /// The system message of every example, which should be the one that the agent gets: `react`, `brief` or a template file
-    /// of the project; none when absent. A template that shows tools needs input `world`.
+    /// The system message of every example, which should be the one that the agent gets: `react`, `brief`, `tools` or a template
+    /// file of the project; none when absent. A template that shows tools needs input `world`.
     #[serde(default)]
     pub system_prompt: Option<String>,
 }

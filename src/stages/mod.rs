@@ -80,6 +80,7 @@ const fn compatible<S: compat::Compatible>() -> Kind {
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
     kind::<multiwoz_synthesize::MultiwozSynthesize>(),
+    kind::<multiwoz_transcribe::MultiwozTranscribe>(),
     compatible::<toolwoz_convert::ToolwozConvert>(),
     compatible::<demonstrations_build::DemonstrationsBuild>(),
     compatible::<dialogue_simulate::DialogueSimulate>(),

@@ -9,6 +9,8 @@ use thresh::stages::{KINDS, ROWS};
 fn every_kind_is_documented_and_its_example_is_right() {
     let project = Project::new();
     let listed = project.ok(&["kinds"]);
+    let names: std::collections::BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(names.len(), KINDS.len(), "a kind stands in the list twice");
     for kind in KINDS {
         let file = format!("stages/{}.rs", kind.name.replace('.', "_"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&file);
