@@ -63,6 +63,10 @@ pub struct ComparisonRow {
     pub success_high: Option<f64>,
     /// The mean reward over the mean of what is reachable.
     pub of_ceiling: Option<f64>,
+    /// The highest mean reward that any agent can reach in the arm's dialogues, where that was measured of all.
+    pub ceiling_reward: Option<f64>,
+    /// The highest share of successes.
+    pub ceiling_success: Option<f64>,
     /// How many dialogues both the arm and the baseline have a score of.
     pub matched: Option<u64>,
     /// How many dialogues only one of them has, or has a score of.
@@ -106,7 +110,7 @@ pub struct ComparisonRow {
 }
 
 impl Row for ComparisonRow {
-    const TYPE: &'static str = "eval.comparison/v2";
+    const TYPE: &'static str = "eval.comparison/v3";
 }
 
 /// Why arms cannot be compared.
@@ -169,6 +173,8 @@ fn alone(arm: &str, baseline: &str, summary: SummaryRow) -> ComparisonRow {
         success_low: summary.success_low,
         success_high: summary.success_high,
         of_ceiling: summary.of_ceiling,
+        ceiling_reward: summary.ceiling_reward,
+        ceiling_success: summary.ceiling_success,
         matched: None,
         unmatched: None,
         reward_difference: None,

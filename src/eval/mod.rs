@@ -7,6 +7,7 @@ pub mod compare;
 pub mod mersenne;
 pub mod permutation;
 pub mod score;
+pub mod stratify;
 
 pub use compare::{ComparisonRow, Settings, Test, compare};
 pub use score::{EpisodeOutcome, EpisodeView, ScoreRow, SummaryRow};

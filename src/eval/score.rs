@@ -88,10 +88,14 @@ pub struct SummaryRow {
     pub success_high: Option<f64>,
     /// The mean reward over the mean of what is reachable, where that is known of every scored dialogue.
     pub of_ceiling: Option<f64>,
+    /// The mean of what is reachable, where that is known of every dialogue, broken ones among them.
+    pub ceiling_reward: Option<f64>,
+    /// The share of dialogues in which everything is reachable, where that is known of all.
+    pub ceiling_success: Option<f64>,
 }
 
 impl Row for SummaryRow {
-    const TYPE: &'static str = "eval.summary/v1";
+    const TYPE: &'static str = "eval.summary/v2";
 }
 
 /// How intervals are drawn.
@@ -117,6 +121,9 @@ pub fn summarise(scores: &[ScoreRow], resampling: Resampling) -> SummaryRow {
     let (reward_ends, success_ends) = (interval(&rewards, "reward"), interval(&successes, "success"));
     let reward = mean(&rewards);
     let squares = |mean: f64| rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>();
+    let reachable: Option<Vec<f64>> = scores.iter().map(|score| score.reachable).collect();
+    let solvable = |reachable: &Vec<f64>| reachable.iter().map(|share| f64::from(u8::from(*share >= 1.0))).collect();
+    let solvable: Option<Vec<f64>> = reachable.as_ref().map(solvable);
     SummaryRow {
         dialogues: scores.len() as u64,
         broken: (scores.len() - rewards.len()) as u64,
@@ -128,6 +135,8 @@ pub fn summarise(scores: &[ScoreRow], resampling: Resampling) -> SummaryRow {
         success_low: success_ends.map(|Interval { low, .. }| low),
         success_high: success_ends.map(|Interval { high, .. }| high),
         of_ceiling: of_ceiling(&scores),
+        ceiling_reward: reachable.as_deref().and_then(mean),
+        ceiling_success: solvable.as_deref().and_then(mean),
     }
 }
 
@@ -156,7 +165,7 @@ mod tests {
         let scores = [
             score("a", 1.0, EpisodeOutcome::Success, Some(1.0)),
             score("b", 0.5, EpisodeOutcome::Failure, Some(0.5)),
-            score("c", 0.25, EpisodeOutcome::Broken, None),
+            score("c", 0.25, EpisodeOutcome::Broken, Some(0.75)),
         ];
         assert_eq!((scores[2].reward, scores[2].success), (None, None));
         let summary = summarise(&scores, RESAMPLING);
@@ -164,6 +173,7 @@ mod tests {
         assert_eq!((summary.reward, summary.success), (Some(0.75), Some(0.5)));
         assert_eq!((summary.reward_variance, summary.of_ceiling), (Some(0.0625), Some(1.0)));
         assert_eq!((summary.reward_low, summary.reward_high), (Some(0.5), Some(1.0)));
+        assert_eq!((summary.ceiling_reward, summary.ceiling_success), (Some(0.75), Some(1.0 / 3.0)));
     }
 
     #[test]
@@ -181,7 +191,8 @@ mod tests {
     fn a_ceiling_known_of_some_dialogues_only_is_none() {
         let known = score("a", 1.0, EpisodeOutcome::Success, Some(1.0));
         let unknown = score("b", 1.0, EpisodeOutcome::Success, None);
-        assert_eq!(summarise(&[known, unknown], RESAMPLING).of_ceiling, None);
+        let summary = summarise(&[known, unknown], RESAMPLING);
+        assert_eq!((summary.of_ceiling, summary.ceiling_reward, summary.ceiling_success), (None, None, None));
     }
 
     #[test]

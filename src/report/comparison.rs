@@ -49,7 +49,25 @@ pub fn render(rows: &[ComparisonRow]) -> String {
         table.add_row(cells);
     }
     let baseline = rows.first().map(|row| row.baseline.as_str()).unwrap_or_default();
-    format!("{table}\nin brackets 95 % intervals; Δ is against `{baseline}`, paired by dialogue, with its p value")
+    let notes = "in brackets 95 % intervals; Δ is against";
+    format!("{table}\n{notes} `{baseline}`, paired by dialogue, with its p value{}", ceilings(rows))
+}
+
+/// What the arms could have reached at most; once where it is the same for all.
+fn ceilings(rows: &[ComparisonRow]) -> String {
+    let mut known: Vec<(&str, String)> = Vec::new();
+    for row in rows {
+        let (Some(reward), Some(success)) = (row.ceiling_reward, row.ceiling_success) else { continue };
+        known.push((&row.arm, format!("average reward {reward:.4}, success {:.1} %", success * 100.0)));
+    }
+    let Some((_, first)) = known.first() else { return String::new() };
+    if known.len() == rows.len() && known.iter().all(|(_, ceiling)| ceiling == first) {
+        return format!("\nno agent can reach more than {first}");
+    }
+    known
+        .iter()
+        .map(|(arm, ceiling)| format!("\nno agent can reach more than {ceiling} in the dialogues of `{arm}`"))
+        .collect()
 }
 
 fn interval(mean: Option<f64>, low: Option<f64>, high: Option<f64>, unit: f64, sign: &str) -> String {

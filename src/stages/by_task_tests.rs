@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{FromTask, by_task};
+use crate::compat::Rules;
 use crate::dialogue::episode::EpisodeRow;
 use crate::dialogue::task::Task;
 use crate::dialogue::world::World;
@@ -166,7 +167,7 @@ fn echo(context: &Context, disturb: impl Fn(usize), broken: fn(usize) -> bool) -
             Ok(Echo { dialogue: task.dialogue, broken })
         }
     };
-    let tasks = Selection::train().choose(context)?;
+    let tasks = Selection::train().choose(context, &Arc::new(World::default()), Rules::default())?;
     let score = by_task(context, &ECHOES, 1000, &casting, tasks, play)?;
     assert_eq!(score, (0..400).filter(|number| !broken(*number)).count() as f64);
     Ok(played.into_inner())

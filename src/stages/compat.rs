@@ -15,8 +15,7 @@ pub(super) fn check<S: Compatible>(quirks: &Quirks) -> Vec<Problem> {
     let problem = |quirk: &Quirk| {
         let known: Vec<String> = asked().map(|quirk| format!("`{}` ({})", quirk.name(), quirk.entry().title)).collect();
         let title = quirk.entry().title;
-        let message =
-            format!("`{}` ({title}) decides nothing here; this stage asks about {}", quirk.name(), known.join(", "));
+        let message = format!("({title}) decides nothing here; this stage asks about {}", known.join(", "));
         Problem::new(format!("quirks.{}", quirk.name()), message)
     };
     quirks.0.keys().filter(|quirk| !asked().any(|known| known == *quirk)).map(problem).collect()

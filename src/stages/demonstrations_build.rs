@@ -79,13 +79,13 @@ demonstrations:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let chosen = self.tasks.choose(context)?;
+        let rules = Rules::new(self.compat, &self.quirks);
+        let chosen = self.tasks.choose(context, &world, rules)?;
         let total = chosen.count() as u64;
         let mut tasks: BTreeMap<&str, Place> = chosen.chosen().iter().map(|(name, place)| (&**name, *place)).collect();
         // In the order of the corpus, which is not that of the names.
         let mut aside = Aside::<SftExample>::new(context.scratch()?);
         let mut examples: Vec<(String, Place)> = Vec::new();
-        let rules = Rules::new(self.compat, &self.quirks);
         let (mut unfit, mut poor, mut reward) = (0_u64, 0_u64, 0.0);
         corpus.for_each_dialogue(|name, dialogue: Dialogue| {
             let Some(place) = tasks.remove(&*name) else { return Ok(()) };

@@ -112,9 +112,10 @@ impl DialogueSimulate {
     /// The stage's work with at most `width` dialogues at once, which changes nothing but the time that it takes.
     pub(super) fn simulate(&self, context: &Context, width: usize) -> anyhow::Result<()> {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let tasks = self.tasks.choose(context)?;
+        let rules = Rules::new(self.compat, &self.quirks);
+        let tasks = self.tasks.choose(context, &world, rules)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let (cast, rules) = (&casting.cast, Rules::new(self.compat, &self.quirks));
+        let cast = &casting.cast;
         let play = |task: Task| {
             let world = world.clone();
             async move {

@@ -48,7 +48,7 @@ impl EvalCompare {
 
 impl Stage for EvalCompare {
     const KIND: &'static str = "eval.compare";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const EXAMPLE: &'static str = "\
 comparison:
   kind: eval.compare

@@ -29,7 +29,8 @@ const SUMMARY: Port<SummaryRow> = Port::new("summary");
 ///
 /// Episodes that broke are counted, and are in no average: they say nothing about the agent. With the inputs `tasks` and
 /// `world`, each score also says what is reachable at all: some goals of MultiWOZ contradict its databases, and an oracle
-/// that makes every sensible call finds what is left (reference, section 1.3).
+/// that makes every sensible call finds what is left (reference, section 1.3). The summary and comparisons then tell the ceiling
+/// of the dialogues beside the scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalToolwoz {
@@ -82,7 +83,7 @@ impl Compatible for EvalToolwoz {
 
 impl Stage for EvalToolwoz {
     const KIND: &'static str = "eval.toolwoz";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 scores:
   kind: eval.toolwoz
@@ -119,6 +120,16 @@ scores:
         if let Some(most) = most {
             let (broken, all) = (summary.broken, summary.dialogues);
             context.warn(format!("{broken} of {all} episodes are broken and in no average; {most}"));
+        }
+        let figures = [
+            ("reward", summary.reward),
+            ("success", summary.success),
+            ("ceiling_reward", summary.ceiling_reward),
+            ("ceiling_success", summary.ceiling_success),
+            ("of_ceiling", summary.of_ceiling),
+        ];
+        for (name, value) in figures {
+            value.into_iter().for_each(|value| context.figure(name, value));
         }
         context.write(&SCORES, scores)?;
         context.write(&SUMMARY, [summary])

@@ -126,10 +126,11 @@ harvest:
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let world = Arc::new(World::from_items(context.read(&WORLD)?)?);
-        let tasks = self.tasks.choose(context)?;
+        let rules = Rules::new(self.compat, &self.quirks);
+        let tasks = self.tasks.choose(context, &world, rules)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
         let players = Players { cast: &casting.cast };
-        let (players, settings, rules) = (&players, &self.settings(), Rules::new(self.compat, &self.quirks));
+        let (players, settings) = (&players, &self.settings());
         let play = |task: Task| {
             let world = world.clone();
             async move {
