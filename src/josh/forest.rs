@@ -7,7 +7,7 @@ use crate::chat::Message;
 
 /// A point in a dialogue, right behind a message; it stands for all that was said up to there. Within one [`Forest`] equal
 /// beginnings have equal points, whatever dialogue they come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Point(u32);
 
 impl Point {
@@ -16,14 +16,14 @@ impl Point {
 }
 
 /// What was said in many dialogues. Its room is that of their different messages.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Forest {
     /// What leads to each point but the start.
     links: Vec<Link>,
     known: HashMap<(Point, Arc<Message>), Point>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Link {
     before: Point,
     message: Arc<Message>,
@@ -61,10 +61,14 @@ impl Forest {
         self.link(point).map_or(Point::START, |link| link.before)
     }
 
+    /// From a point back to the start, which is not among them.
+    pub fn backwards(&self, end: Point) -> impl Iterator<Item = Point> {
+        std::iter::successors(Some(end), |&point| Some(self.before(point))).take_while(|&point| point != Point::START)
+    }
+
     /// The points on the way to a point, the start not among them, the point itself the last.
     pub fn path(&self, end: Point) -> Vec<Point> {
-        let back = std::iter::successors(Some(end), |&point| Some(self.before(point)));
-        let mut path: Vec<Point> = back.take_while(|&point| point != Point::START).collect();
+        let mut path: Vec<Point> = self.backwards(end).collect();
         path.reverse();
         path
     }
@@ -72,6 +76,14 @@ impl Forest {
     /// The messages that lead to a point, in order.
     pub fn messages(&self, end: Point) -> impl DoubleEndedIterator<Item = &Message> {
         self.path(end).into_iter().filter_map(|point| self.message(point))
+    }
+
+    /// The messages between two points, of which the first lies on the way to the second.
+    pub fn between(&self, start: Point, end: Point) -> Vec<Message> {
+        let back = self.backwards(end).take_while(|&point| point != start);
+        let mut messages: Vec<Message> = back.filter_map(|point| self.message(point).cloned()).collect();
+        messages.reverse();
+        messages
     }
 
     /// How many different points there are beside the start.
@@ -106,6 +118,8 @@ mod tests {
         assert_eq!((forest.len(), forest.before(long), forest.length(long)), (3, short, 3));
         assert_eq!((forest.message(Point::START), forest.before(Point::START)), (None, Point::START));
         assert_eq!(forest.path(long).last(), Some(&long));
+        assert_eq!((forest.between(short, long).len(), forest.between(Point::START, long).len()), (1, 3));
+        assert!(forest.between(long, long).is_empty());
         assert!(forest.path(Point::START).is_empty() && Forest::default().is_empty());
     }
 

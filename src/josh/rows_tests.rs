@@ -49,15 +49,16 @@ proptest! {
     #[test]
     fn a_searched_tree_gives_back_its_records(
         seed: u64, goals in 1usize..5, beam in 1usize..9, rounds in 1u64..4, breaks in 0u64..3,
-        rules in prop_oneof![Just(Rules::of(Compat::RepoHead)), Just(Rules::of(Compat::Pypi014)), Just(Rules::of(Compat::Fixed))],
+        rules in prop_oneof![Just(Rules::of(Compat::Paper)), Just(Rules::of(Compat::RepoHead)), Just(Rules::of(Compat::Pypi014)), Just(Rules::of(Compat::Fixed))],
     ) {
         let settings = Settings { beam, seed, rules, ..Settings::default() };
         let tree = grow(&Chance { suspends: false, breaks, rounds }, goals, &settings);
         let rows = rows("MUL0001.json", &tree);
         let (forest, harvest) = only(rows.clone()).unwrap();
         let found = examples(&forest, &harvest);
+        let recorded = |end| tree.forest.messages(end).cloned().collect::<Vec<Message>>();
         let expected: Vec<_> =
-            tree.records.iter().map(|at| (tree.path(at.node, at.length), at.success, at.golden)).collect();
+            tree.records.iter().map(|at| (recorded(at.end), at.success, at.golden)).collect();
         prop_assert_eq!(found, expected);
         prop_assert_eq!(harvest.outcome, tree.outcome());
         let hits = |hits: Vec<usize>| { let mut hits = hits; hits.sort_unstable(); hits };
@@ -70,7 +71,7 @@ proptest! {
         let ends = ends(&mut forest, rows).unwrap();
         let whole: Vec<Vec<Message>> = ends.into_iter().map(|end| forest.messages(end).cloned().collect()).collect();
         for leaf in tree.preorder(0).into_iter().filter(|&node| tree.nodes[node].children.is_empty()) {
-            let dialogue = tree.path(leaf, usize::MAX);
+            let dialogue = tree.dialogue(leaf);
             prop_assert!(whole.contains(&dialogue), "the end of leaf {} is lost", leaf);
         }
     }
