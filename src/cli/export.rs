@@ -13,6 +13,7 @@ use crate::config::Pipeline;
 use crate::fs;
 use crate::report::table;
 use crate::report::tell;
+use crate::stages::trl;
 
 #[derive(Args)]
 pub(super) struct ExportArgs {
@@ -34,6 +35,10 @@ enum Format {
     Parquet,
     /// One JSON object a row.
     Jsonl,
+    /// Of training examples what TRL reads, and nothing else: `{"messages"}` of `data.sft`, `{"prompt", "completion", "label"}`
+    /// of `data.kto`, `{"prompt", "chosen", "rejected"}` of `data.pairs`, and `tools` where functions are called; one object a
+    /// line in the spelling of Python's `json.dumps`, without a line end behind the last.
+    Trl,
 }
 
 pub(super) fn run(args: &ExportArgs) -> Outcome {
@@ -46,10 +51,21 @@ pub(super) fn run(args: &ExportArgs) -> Outcome {
             Err(Failure::Failed(_)) if args.outputs.is_empty() => continue,
             other => other?,
         };
+        let from = found.intact(&results)?;
+        let Some((to, bytes)) = write(&from, &args.to, output, args.format)? else {
+            // Of all outputs, those that are examples.
+            if args.outputs.is_empty() {
+                continue;
+            }
+            let known = trl::EXAMPLES.map(|name| format!("`{name}`")).join(", ");
+            return Err(Failure::Wrong(anyhow!("`{output}` holds no training examples; `trl` writes {known}")));
+        };
         stale += usize::from(found.stale);
         written += 1;
-        let (to, bytes) = write(&found.intact(&results)?, &args.to, output, args.format)?;
         say(format!("{:>10}  {}", size(bytes), to.display()))?;
+    }
+    if written == 0 && args.format == Format::Trl {
+        return Err(Failure::Failed(anyhow!("there are no training examples yet; `thresh run` computes them")));
     }
     if written == 0 {
         return Err(Failure::Failed(anyhow!("there is no result yet; `thresh run` computes them")));
@@ -86,14 +102,17 @@ fn chosen(args: &ExportArgs, pipeline: &Pipeline) -> Result<BTreeSet<String>, Fa
     Ok(chosen)
 }
 
-/// Writes an artifact under the name of its output; where to, and how many bytes.
-fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<(PathBuf, u64), Failure> {
+/// Writes an artifact under the name of its output; where to, and how many bytes. `None` of what the format does not write.
+fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<Option<(PathBuf, u64)>, Failure> {
     let output = output.replace('/', "_");
+    if from.is_dir() && format == Format::Trl {
+        return Ok(None);
+    }
     if from.is_dir() {
         let to = folder.join(&output);
         fs::remove_dir_all(&to)?;
         let bytes = copy_folder(from, &to)?;
-        return Ok((to, bytes));
+        return Ok(Some((to, bytes)));
     }
     let aside = folder.join(format!(".{output}.tmp"));
     let (ending, bytes) = match format {
@@ -104,10 +123,19 @@ fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<(Pa
             fs::write_whole(&aside, text.as_bytes())?;
             ("jsonl", text.len() as u64)
         }
+        Format::Trl => {
+            let mut file = fs::Hashed::create(&aside)?;
+            let Some(bytes) = trl::write(from, &mut file)? else {
+                fs::remove_file(&aside)?;
+                return Ok(None);
+            };
+            file.finish()?;
+            ("jsonl", bytes)
+        }
     };
     let to = folder.join(format!("{output}.{ending}"));
     fs::rename(&aside, &to)?;
-    Ok((to, bytes))
+    Ok(Some((to, bytes)))
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<u64, Failure> {

@@ -150,13 +150,13 @@ quirks! {
         Always("Mended in every mode."));
     /// Examples of function calling lack their tools.
     Q28 = ("examples of function calling lack their tools", "A misspelled key.",
-        Always("Mended in every mode."));
+        Switched { paper: "no tools", repo_head: "no tools", pypi: "no tools", fixed: "examples that call functions carry the tools of input `world`" });
     /// The longest golden path is the last one.
     Q29 = ("the longest golden path is the last one", "The newer extraction compares with the length of a dictionary.",
-        Always("Mended in every mode: the first longest path is taken, as the paper's own extraction does."));
+        Switched { paper: "the first of the longest", repo_head: "the last of more than one message", pypi: "as `repo-head`", fixed: "as `paper`" });
     /// Examples lack the system prompt.
     Q30 = ("examples lack the system prompt", "The newer extraction adds none.",
-        Always("Not decided by a mode: `system_prompt` of the stages that make examples says what stands before them."));
+        Switched { paper: "`system_prompt` stands before every chat", repo_head: "none: a `system_prompt` is refused", pypi: "as `repo-head`", fixed: "as `paper`" });
     /// Prompts under names that are gone.
     Q31 = ("prompts under names that are gone", "Scripts ask for prompts under old names.",
         Always("Does not arise: prompts are templates of the project."));
@@ -174,7 +174,7 @@ quirks! {
         Always("Mended in every mode: the reference point is taken over a batch."));
     /// Few undesirable examples.
     Q36 = ("few undesirable examples", "Only a quarter of the good prompts have an undesirable answer; turns that succeeded without being golden are dropped; one pair is labelled both ways.",
-        Always("Not decided by a mode: `recipe` of `data.kto` is `fixed` or `paper`."));
+        Switched { paper: "turns of the golden path, and last turns of failed paths on the same prompts; labels may contradict each other", repo_head: "as `paper`", pypi: "as `paper`", fixed: "a turn is bad where a failed path leaves with it all that succeeded; contradictions are dropped and counted; `good: successful` keeps what succeeded without being golden" });
     /// A local model cannot be loaded.
     Q37 = ("a local model cannot be loaded", "An attribute that does not exist, packages that are not required.",
         Always("Does not arise."));

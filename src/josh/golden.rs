@@ -157,7 +157,7 @@ fn play(scenario: &Scenario, rules: Rules) -> Trace {
     }
     let tree = search.tree;
     let example = |record: &super::tree::Record| Example {
-        messages: spell(&tree.path(record.node, record.length)),
+        messages: spell(&tree.forest.between(super::forest::Point::START, record.end)),
         successful: record.success,
         golden: record.golden,
     };

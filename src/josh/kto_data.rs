@@ -2,217 +2,189 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::paths::Harvest;
-use super::sft_data::{Recipe, Trees, golden_path, tells_of_error};
-use crate::chat::{Message, Role};
+use super::extraction::{Trees, golden_path};
+use super::forest::{Forest, Point};
+use super::frame::Frame;
+use super::paths::{Harvest, Harvests};
+use super::turns::{Good, agent_turns, judge};
+use crate::chat::Role;
+use crate::compat::Rules;
 use crate::examples::KtoExample;
+
+/// A turn with its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// The tree's place among the harvests.
+    pub tree: usize,
+    /// The turn.
+    pub turn: Point,
+    /// Whether it is desirable.
+    pub desirable: bool,
+}
 
 /// What trees gave, and what was left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KtoData {
-    /// The desirable examples in the trees' order, then the undesirable ones.
-    pub examples: Vec<KtoExample>,
+    /// The desirable turns in the trees' order, then the undesirable ones.
+    pub turns: Vec<Labelled>,
     /// Failed paths that said only what was also said on the way to a success, and turns that two dialogues would label
-    /// differently: no label is right, none is given. Always 0 with the paper's recipe, which labels such a turn both ways.
+    /// differently: no label is right, none is given. Always 0 by the reference's rules, which label such a turn both ways.
     pub contradictions: usize,
 }
 
-/// One turn of an agent: the messages before it, and it.
-type Turn<'h> = (&'h [Message], &'h Message);
+impl KtoData {
+    /// Labels the turns of trees.
+    ///
+    /// `good` decides by our rules alone; the reference takes golden paths, of trees that are complete.
+    pub fn of(harvests: &Harvests, rules: &Rules, trees: Trees, good: Good) -> Self {
+        if rules.labels_soundly() { sound(harvests, trees, good) } else { reference(harvests) }
+    }
 
-/// Makes examples of trees, each prompt after the system message where there is one.
-pub fn kto_data(harvests: &[Harvest], recipe: Recipe, trees: Trees, system: Option<&Message>) -> KtoData {
-    let (good, bad, contradictions) = match recipe {
-        Recipe::Paper => paper(harvests),
-        Recipe::Fixed => fixed(harvests, trees),
-    };
-    let labelled = |label: bool| {
-        move |(harvest, (prompt, completion)): (&Harvest, Turn)| KtoExample {
-            dialogue: harvest.dialogue.clone(),
-            prompt: system.into_iter().chain(prompt).cloned().collect(),
-            completion: vec![completion.clone()],
-            label,
-        }
-    };
-    let examples = good.into_iter().map(labelled(true)).chain(bad.into_iter().map(labelled(false))).collect();
-    KtoData { examples, contradictions }
+    /// The examples, each prompt after the system message where there is one.
+    pub fn examples<'d>(&'d self, harvests: &'d Harvests, frame: &'d Frame) -> impl Iterator<Item = KtoExample> + 'd {
+        self.turns.iter().map(move |&Labelled { tree, turn, desirable }| {
+            let forest = &harvests.forest;
+            KtoExample {
+                dialogue: harvests.trees[tree].dialogue.clone(),
+                prompt: frame.chat(forest.messages(forest.before(turn))),
+                completion: forest.message(turn).cloned().into_iter().collect(),
+                label: desirable,
+                tools: frame.tools_of(forest.messages(turn)),
+            }
+        })
+    }
+
+    fn new(good: Vec<(usize, Point)>, bad: Vec<(usize, Point)>, contradictions: usize) -> Self {
+        let labelled = |desirable: bool| move |(tree, turn)| Labelled { tree, turn, desirable };
+        let turns = good.into_iter().map(labelled(true)).chain(bad.into_iter().map(labelled(false))).collect();
+        Self { turns, contradictions }
+    }
 }
 
-/// Good turns, bad turns, contradictions.
-type Split<'h> = (Vec<(&'h Harvest, Turn<'h>)>, Vec<(&'h Harvest, Turn<'h>)>, usize);
-
-fn agent_turns(path: &[Message]) -> impl Iterator<Item = Turn<'_>> {
-    path.iter()
-        .enumerate()
-        .filter(|(_, message)| message.role == Role::Assistant)
-        .map(|(place, message)| (&path[..place], message))
+/// The trees that are taken, with their places.
+fn taken(harvests: &Harvests, trees: Trees) -> impl Iterator<Item = (usize, &Harvest)> {
+    harvests.trees.iter().enumerate().filter(move |(_, harvest)| trees.take(harvest.outcome))
 }
 
-/// The paper's recipe (reference, section 2.8): complete trees with a clean golden path; of each failed path the last agent
-/// turn; of those turns the ones whose prompt is a good turn's prompt, in the order of the good turns.
-fn paper(harvests: &[Harvest]) -> Split<'_> {
-    let (mut good, mut candidates) = (Vec::new(), HashMap::<&[Message], Vec<(&Harvest, Turn)>>::new());
-    for harvest in harvests.iter().filter(|harvest| Trees::Complete.take(harvest.outcome)) {
-        let Some(path) = golden_path(harvest) else { continue };
-        good.extend(agent_turns(path).map(|turn| (harvest, turn)));
-        let golden: HashSet<&[Message]> =
-            harvest.records.iter().filter(|at| at.golden).map(|at| &at.messages[..]).collect();
+/// The reference's script (section 2.8): complete trees with a clean golden path; of each failed path the last agent turn; of
+/// those turns the ones whose prompt is a good turn's prompt, in the order of the good turns.
+fn reference(harvests: &Harvests) -> KtoData {
+    let forest = &harvests.forest;
+    let (mut good, mut candidates) = (Vec::new(), HashMap::<Point, Vec<(usize, Point)>>::new());
+    for (tree, harvest) in taken(harvests, Trees::Complete) {
+        let Some(path) = golden_path(forest, harvest, &Rules::default()) else { continue };
+        good.extend(agent_turns(forest, path).map(|turn| (tree, turn)));
+        let golden: HashSet<Point> = harvest.records.iter().filter(|at| at.golden).map(|at| at.end).collect();
         let mut seen = HashSet::new();
-        for record in harvest.records.iter().filter(|record| !record.success && !record.golden) {
-            if !golden.contains(&record.messages[..]) && seen.insert(&record.messages) {
-                for turn in last_turn(&record.messages) {
-                    candidates.entry(turn.0).or_default().push((harvest, turn));
+        for record in harvest.records.iter().filter(|record| record.failed()) {
+            if !golden.contains(&record.end) && seen.insert(record.end) {
+                for turn in last_turns(forest, record.end) {
+                    candidates.entry(forest.before(turn)).or_default().push((tree, turn));
                 }
             }
         }
     }
-    let (mut bad, mut taken) = (Vec::new(), HashSet::new());
-    for (_, (prompt, _)) in &good {
-        for &(harvest, turn) in candidates.get(prompt).into_iter().flatten() {
-            if taken.insert(turn) {
-                bad.push((harvest, turn));
-            }
-        }
+    let (mut bad, mut seen) = (Vec::new(), HashSet::new());
+    for (_, turn) in &good {
+        let candidates = candidates.get(&forest.before(*turn)).into_iter().flatten();
+        bad.extend(candidates.filter(|(_, turn)| seen.insert(*turn)));
     }
-    (good, bad, 0)
+    KtoData::new(good, bad, 0)
 }
 
 /// The messages of a path's last agent turn, last first: back to what the customer said, past what tools returned.
-fn last_turn(path: &[Message]) -> Vec<Turn<'_>> {
+fn last_turns(forest: &Forest, end: Point) -> Vec<Point> {
     let mut turns = Vec::new();
-    for (place, message) in path.iter().enumerate().rev() {
+    for place in forest.path(end).into_iter().rev() {
+        let Some(message) = forest.message(place) else { break };
         match message.role {
             Role::System => {}
             Role::User if !message.content.contains("APIRETURN") => break,
             _ if message.content.starts_with("APIRETURN") => {}
-            _ => turns.push((&path[..place], message)),
+            _ => turns.push(place),
         }
     }
     turns
 }
 
-/// Our recipe (quirk Q36).
-///
-/// A turn is undesirable when a failed path leaves with it, on a prompt of a golden path, every path that succeeded: so a
-/// successful sibling is never blamed, and neither is an agent whose dialogue went astray through the user's next words. The
-/// error messages that the harness itself writes are no turns.
-fn fixed(harvests: &[Harvest], trees: Trees) -> Split<'_> {
+/// Our labels (quirk Q36): turns that a tree or two trees would label both ways get none.
+fn sound(harvests: &Harvests, trees: Trees, which: Good) -> KtoData {
     let (mut good, mut bad, mut contradictions) = (Vec::new(), Vec::new(), 0);
-    for harvest in harvests.iter().filter(|harvest| trees.take(harvest.outcome)) {
-        good.extend(golden_path(harvest).into_iter().flat_map(agent_turns).map(|turn| (harvest, turn)));
-        let successful = harvest.records.iter().filter(|record| record.success || record.golden);
-        let succeeded = prefixes(successful.map(|record| &record.messages[..]));
-        let golden = harvest.records.iter().filter(|record| record.golden);
-        let prompts: HashSet<&[Message]> =
-            golden.flat_map(|record| agent_turns(clean_start(&record.messages))).map(|(prompt, _)| prompt).collect();
-        let mut seen = HashSet::new();
-        for record in harvest.records.iter().filter(|record| !record.success && !record.golden) {
-            match leaving(&record.messages, &succeeded) {
-                Leaving::Never => contradictions += usize::from(seen.insert((&record.messages[..], None))),
-                Leaving::With(turn) if !prompts.contains(turn.0) || tells_of_error(turn.1) => {}
-                Leaving::With(turn) if seen.insert((turn.0, Some(turn.1))) => bad.push((harvest, turn)),
-                Leaving::With(_) | Leaving::Otherwise => {}
-            }
-        }
+    for (tree, harvest) in taken(harvests, trees) {
+        let judged = judge(&harvests.forest, harvest, which);
+        good.extend(judged.good.into_iter().map(|turn| (tree, turn)));
+        bad.extend(judged.bad.into_iter().map(|turn| (tree, turn)));
+        contradictions += judged.undecided;
     }
-    let liked: HashSet<Turn> = good.iter().map(|&(_, turn)| turn).collect();
-    let disliked: HashSet<Turn> = bad.iter().map(|&(_, turn)| turn).collect();
+    let turns = |turns: &[(usize, Point)]| turns.iter().map(|(_, turn)| *turn).collect::<HashSet<Point>>();
+    let (liked, disliked) = (turns(&good), turns(&bad));
     contradictions += liked.intersection(&disliked).count();
     good.retain(|(_, turn)| !disliked.contains(turn));
     bad.retain(|(_, turn)| !liked.contains(turn));
-    (good, bad, contradictions)
-}
-
-/// All that paths begin with, the whole paths and nothing at all among it.
-fn prefixes<'h>(paths: impl Iterator<Item = &'h [Message]>) -> HashSet<&'h [Message]> {
-    paths.flat_map(|path| (0..=path.len()).map(move |length| &path[..length])).collect()
-}
-
-/// How a failed path leaves those that succeeded.
-enum Leaving<'h> {
-    /// Not at all: all of it was also said on the way to a success.
-    Never,
-    /// With this turn of the agent.
-    With(Turn<'h>),
-    /// With something that the agent did not say.
-    Otherwise,
-}
-
-fn leaving<'h>(path: &'h [Message], succeeded: &HashSet<&[Message]>) -> Leaving<'h> {
-    match (0..path.len()).find(|&place| !succeeded.contains(&path[..=place])) {
-        None => Leaving::Never,
-        Some(place) if path[place].role == Role::Assistant => Leaving::With((&path[..place], &path[place])),
-        Some(_) => Leaving::Otherwise,
-    }
-}
-
-/// A path up to its first message that tells of an error.
-fn clean_start(path: &[Message]) -> &[Message] {
-    &path[..path.iter().position(tells_of_error).unwrap_or(path.len())]
+    KtoData::new(good, bad, contradictions)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::josh::paths::Path;
+    use crate::chat::Message;
+    use crate::compat::Compat;
+    use crate::josh::short::harvests;
     use crate::josh::tree::Outcome;
 
-    /// A path in short: `u` and `r` are the customer and a tool, anything else the agent; `S` succeeded, `G` is golden.
-    fn path(order: usize, short: &str) -> Path {
-        let (marks, texts) = short.split_once(':').unwrap();
-        let message = |text: &str| match text.chars().next() {
-            Some('u') => Message::user(text),
-            Some('r') => Message::user(format!("APIRETURN {text}")),
-            Some('s') => Message::system(text),
-            _ => Message::assistant(text),
-        };
-        let messages = texts.split_whitespace().map(message).collect();
-        Path { messages, success: marks != "F", golden: marks == "G", order: Some(order as u32) }
-    }
-
-    fn harvest(dialogue: &str, outcome: Outcome, paths: &[&str]) -> Harvest {
-        let records = paths.iter().enumerate().map(|(order, short)| path(order, short)).collect();
-        Harvest { dialogue: dialogue.to_owned(), outcome, records }
-    }
-
-    fn spell(data: &KtoData) -> Vec<String> {
+    fn spell(harvests: &Harvests, data: &KtoData) -> Vec<String> {
         let text = |message: &Message| message.content.replace("APIRETURN ", "");
-        let spell = |example: &KtoExample| {
+        let spell = |example: KtoExample| {
             let prompt: Vec<_> = example.prompt.iter().map(text).collect();
             format!("{}{} > {}", if example.label { '+' } else { '-' }, prompt.join(" "), text(&example.completion[0]))
         };
-        data.examples.iter().map(spell).collect()
+        data.examples(harvests, &Frame::default()).map(spell).collect()
+    }
+
+    fn spelt(trees: &[(&str, Outcome, &[&str])], compat: Compat, which: Trees, good: Good) -> (Vec<String>, usize) {
+        let harvests = harvests(trees);
+        let data = KtoData::of(&harvests, &compat.into(), which, good);
+        (spell(&harvests, &data), data.contradictions)
     }
 
     #[test]
     fn siblings_of_golden_turns_become_undesirable() {
         let paths = ["G:u a", "S:u b", "F:u c", "G:u a u1 d r e", "F:u a u1 d r f", "F:u c u2 g", "F:u a u3 h"];
-        let trees = [harvest("A", Outcome::Complete, &paths)];
+        let trees = [("A", Outcome::Complete, &paths[..])];
         let good = ["+u > a", "+u a u1 > d", "+u a u1 d r > e"];
-        let ours = kto_data(&trees, Recipe::Fixed, Trees::Complete, None);
-        assert_eq!(spell(&ours), [&good[..], &["-u > c", "-u a u1 d r > f"]].concat());
-        // The paper's walk also takes turns that the golden path made word for word.
-        let papers = kto_data(&trees, Recipe::Paper, Trees::Complete, None);
-        assert_eq!(spell(&papers), [&good[..], &["-u > c", "-u a u1 > d", "-u a u1 d r > f"]].concat());
+        let (ours, _) = spelt(&trees, Compat::Fixed, Trees::Complete, Good::Golden);
+        assert_eq!(ours, [&good[..], &["-u > c", "-u a u1 d r > f"]].concat());
+        // The reference's walk also takes turns that the golden path made word for word.
+        for compat in [Compat::Paper, Compat::RepoHead, Compat::Pypi014] {
+            let (papers, _) = spelt(&trees, compat, Trees::Complete, Good::Golden);
+            assert_eq!(papers, [&good[..], &["-u > c", "-u a u1 > d", "-u a u1 d r > f"]].concat());
+        }
+    }
+
+    #[test]
+    fn what_succeeded_without_being_golden_may_be_desirable_too() {
+        let paths = ["G:u a", "S:u b u1 c", "S:u b u1 Error:no", "F:u b u1 d", "F:u e"];
+        let trees = [("A", Outcome::Complete, &paths[..])];
+        let (golden, _) = spelt(&trees, Compat::Fixed, Trees::Complete, Good::Golden);
+        assert_eq!(golden, ["+u > a", "-u > e"]);
+        let (both, _) = spelt(&trees, Compat::Fixed, Trees::Complete, Good::Successful);
+        assert_eq!(both, ["+u > a", "+u > b", "+u b u1 > c", "-u b u1 > d", "-u > e"]);
     }
 
     #[test]
     fn a_turn_that_failed_and_succeeded_gets_one_label_or_none() {
-        let twins = [harvest("A", Outcome::Complete, &["G:u a", "F:u a x", "F:u a"])];
-        let data = kto_data(&twins, Recipe::Fixed, Trees::Complete, None);
-        assert_eq!((spell(&data), data.contradictions), (vec!["+u > a".to_owned()], 1));
-        let trees = [
-            harvest("A", Outcome::Complete, &["G:u a", "F:u b"]),
-            harvest("B", Outcome::Complete, &["G:u b", "F:u c"]),
-        ];
-        let data = kto_data(&trees, Recipe::Fixed, Trees::Complete, None);
-        assert_eq!((spell(&data), data.contradictions), (vec!["+u > a".to_owned(), "-u > c".to_owned()], 1));
+        let twins = [("A", Outcome::Complete, &["G:u a", "F:u a x", "F:u a"][..])];
+        let found = spelt(&twins, Compat::Fixed, Trees::Complete, Good::Golden);
+        assert_eq!(found, (vec!["+u > a".to_owned()], 1));
+        let trees = [("A", Outcome::Complete, &["G:u a", "F:u b"][..]), ("B", Outcome::Complete, &["G:u b", "F:u c"])];
+        let found = spelt(&trees, Compat::Fixed, Trees::Complete, Good::Golden);
+        assert_eq!(found, (vec!["+u > a".to_owned(), "-u > c".to_owned()], 1));
     }
 
     #[test]
     fn what_the_harness_wrote_and_what_broke_is_no_example() {
         let paths = ["G:u a", "F:u Error:retries", "F:u b"];
-        let spelt = |outcome, trees| spell(&kto_data(&[harvest("A", outcome, &paths)], Recipe::Fixed, trees, None));
+        let spelt = |outcome, trees| spelt(&[("A", outcome, &paths[..])], Compat::Fixed, trees, Good::Golden).0;
         assert_eq!(spelt(Outcome::Complete, Trees::Complete), ["+u > a", "-u > b"]);
         assert_eq!(spelt(Outcome::Partial, Trees::Rewarded), ["+u > a", "-u > b"]);
         for (outcome, trees) in [
@@ -226,9 +198,13 @@ mod tests {
 
     #[test]
     fn every_prompt_begins_with_the_system_message() {
-        let trees = [harvest("A", Outcome::Complete, &["G:u a", "F:u b"])];
-        let system = Message::system("s");
-        let data = kto_data(&trees, Recipe::Fixed, Trees::Complete, Some(&system));
-        assert!(data.examples.iter().all(|example| example.prompt[0] == system && example.prompt.len() == 2));
+        let harvests = harvests(&[("A", Outcome::Complete, &["G:u a", "F:u b"])]);
+        let frame = Frame { system: Some(Message::system("s")), tools: Some("[]".to_owned()) };
+        let data = KtoData::of(&harvests, &Rules::default(), Trees::Complete, Good::Golden);
+        let examples: Vec<KtoExample> = data.examples(&harvests, &frame).collect();
+        assert_eq!(examples.len(), 2);
+        assert!(
+            examples.iter().all(|one| one.prompt[0].content == "s" && one.prompt.len() == 2 && one.tools.is_none())
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::forest::Point;
 use super::tree::{Node, NodeId, Outcome, Record, Step, Tree};
 use crate::chat::Message;
 use crate::table::Row;
@@ -48,20 +49,30 @@ impl Row for NodeRow {
 }
 
 /// What a row will show of a node.
+#[derive(Clone, Copy)]
 struct Listing {
-    node: NodeId,
+    end: Point,
     length: usize,
     success: bool,
     golden: bool,
     order: Option<u32>,
 }
 
+/// A row that is there already: its number, and where its messages end.
+#[derive(Clone, Copy)]
+struct Listed {
+    row: u32,
+    end: Point,
+    length: usize,
+}
+
 /// The rows of a dialogue's tree, parents first.
 pub fn rows(dialogue: &str, tree: &Tree) -> Vec<NodeRow> {
-    let mut listed: Vec<Vec<(u32, usize)>> = vec![Vec::new(); tree.nodes.len()];
+    let mut listed: Vec<Vec<Listed>> = vec![Vec::new(); tree.nodes.len()];
+    let mut recorded = recorded(tree);
     let mut rows: Vec<NodeRow> = Vec::new();
     for node in tree.preorder(0) {
-        let listings = listings(tree, node);
+        let listings = listings(tree, node, std::mem::take(&mut recorded[node]));
         let mut steps = tree.nodes[node].steps.iter().peekable();
         let last = listings.len() - 1;
         for (place, listing) in listings.into_iter().enumerate() {
@@ -69,18 +80,16 @@ pub fn rows(dialogue: &str, tree: &Tree) -> Vec<NodeRow> {
             while let Some(step) = steps.next_if(|step| place == last || step.end <= listing.length) {
                 here.push(step);
             }
-            let number = rows.len() as u32;
-            let parent = parent_of(tree, &listing, &listed);
-            let from = parent.map_or(0, |(_, length)| length);
-            let parent = parent.map(|(row, _)| row);
-            listed[node].push((number, listing.length));
+            let above = above(tree, node, &listing, &listed);
+            let (row, parent) = (rows.len() as u32, above.map(|above| above.row));
+            listed[node].push(Listed { row, end: listing.end, length: listing.length });
             rows.push(NodeRow {
                 dialogue: dialogue.to_owned(),
                 outcome: tree.outcome(),
                 reason: tree.broken.clone().or_else(|| tree.stopped.clone()),
                 reward: tree.broken.is_none().then_some(tree.reward.unwrap_or(0.0)),
                 goals: Some(tree.goals as u32),
-                node: number,
+                node: row,
                 parent,
                 depth: parent.map_or(0, |parent| rows[parent as usize].depth + 1),
                 order: listing.order,
@@ -88,42 +97,37 @@ pub fn rows(dialogue: &str, tree: &Tree) -> Vec<NodeRow> {
                 golden: listing.golden,
                 hits: here.iter().flat_map(|step| step.hits.iter().map(|&hit| hit as u32)).collect(),
                 seed: here.last().map(|step| step.seed),
-                messages: tree.path(node, listing.length).split_off(from),
+                messages: tree.forest.between(above.map_or(Point::START, |above| above.end), listing.end),
             });
         }
     }
     rows
 }
 
+/// What was recorded of each node, in the order of recording.
+fn recorded(tree: &Tree) -> Vec<Vec<Listing>> {
+    let mut recorded: Vec<Vec<Listing>> = vec![Vec::new(); tree.nodes.len()];
+    for (order, &Record { node, end, success, golden }) in tree.records.iter().enumerate() {
+        let length = tree.forest.length(end);
+        recorded[node].push(Listing { end, length, success, golden, order: Some(order as u32) });
+    }
+    recorded
+}
+
 /// What is listed of a node, in the order of its growth: its records, and its end where that would otherwise be lost.
-fn listings(tree: &Tree, node: NodeId) -> Vec<Listing> {
-    let recorded = tree.records.iter().enumerate().filter(|(_, record)| record.node == node);
-    let listing = |(order, record): (usize, &Record)| Listing {
-        node,
-        length: record.length,
-        success: record.success,
-        golden: record.golden,
-        order: Some(order as u32),
-    };
-    let mut listings: Vec<Listing> = recorded.map(listing).collect();
-    let length = tree.length(node);
-    let shown = listings.iter().any(|listing| listing.length == length);
-    let Node { success, golden, ref children, .. } = tree.nodes[node];
+fn listings(tree: &Tree, node: NodeId, mut listings: Vec<Listing>) -> Vec<Listing> {
+    let Node { end, success, golden, ref children, .. } = tree.nodes[node];
+    let shown = listings.iter().any(|listing| listing.end == end);
     if listings.is_empty() || (children.is_empty() && !shown) {
-        listings.push(Listing { node, length, success, golden, order: None });
+        listings.push(Listing { end, length: tree.forest.length(end), success, golden, order: None });
     }
     listings.sort_by_key(|listing| listing.length);
     listings
 }
 
-/// The nearest row above that holds no more than the listing does, and how much it holds.
-fn parent_of(tree: &Tree, listing: &Listing, listed: &[Vec<(u32, usize)>]) -> Option<(u32, usize)> {
-    let mut here = Some(listing.node);
-    while let Some(node) = here {
-        if let Some(row) = listed[node].iter().rev().find(|(_, length)| *length <= listing.length) {
-            return Some(*row);
-        }
-        here = tree.nodes[node].parent;
-    }
-    None
+/// The nearest row above, of this node or of one that it branched from, that holds no more than the listing does.
+fn above(tree: &Tree, node: NodeId, listing: &Listing, listed: &[Vec<Listed>]) -> Option<Listed> {
+    let lineage = std::iter::successors(Some(node), |&node| tree.nodes[node].parent);
+    let mut rows = lineage.flat_map(|node| listed[node].iter().rev());
+    rows.find(|above| above.length <= listing.length).copied()
 }

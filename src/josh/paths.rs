@@ -1,8 +1,8 @@
-//! Rows back to trees: the whole dialogue of every node, and the recorded examples in their order.
+//! Rows back to trees: where every node's dialogue ends, and the recorded examples in their order.
 
+use super::forest::{Forest, Point};
 use super::node::NodeRow;
 use super::tree::Outcome;
-use crate::chat::Message;
 
 /// Why rows are not a tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,38 +18,22 @@ pub enum PathError {
     Order { dialogue: String, missing: usize },
 }
 
-/// One node's whole dialogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// The dialogue from its first message.
-    pub messages: Vec<Message>,
+/// One recorded example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Where its dialogue ends.
+    pub end: Point,
     /// Whether it led to a leaf that hit a goal.
     pub success: bool,
     /// Whether the search went on from it.
     pub golden: bool,
-    /// The place among the recorded examples.
-    pub order: Option<u32>,
 }
 
-/// The whole dialogues of all rows of one tree, in the rows' order.
-pub fn paths(rows: &[NodeRow]) -> Result<Vec<Path>, PathError> {
-    let mut paths: Vec<Path> = Vec::with_capacity(rows.len());
-    for (expected, row) in rows.iter().enumerate() {
-        let dialogue = || row.dialogue.clone();
-        if row.node as usize != expected {
-            return Err(PathError::Number { dialogue: dialogue(), expected, found: row.node });
-        }
-        let before = match row.parent {
-            None => Vec::new(),
-            Some(parent) => paths
-                .get(parent as usize)
-                .map(|path| path.messages.clone())
-                .ok_or_else(|| PathError::Parent { dialogue: dialogue(), node: row.node, parent })?,
-        };
-        let messages = before.into_iter().chain(row.messages.iter().cloned()).collect();
-        paths.push(Path { messages, success: row.success, golden: row.golden, order: row.order });
+impl Recorded {
+    /// Whether nothing came of it.
+    pub fn failed(&self) -> bool {
+        !self.success && !self.golden
     }
-    Ok(paths)
 }
 
 /// One dialogue's tree as data builders see it.
@@ -60,36 +44,78 @@ pub struct Harvest {
     /// How its tree ended.
     pub outcome: Outcome,
     /// The recorded examples in the order of recording.
-    pub records: Vec<Path>,
+    pub records: Vec<Recorded>,
 }
 
 impl Harvest {
-    /// A tree from all its rows, which are not none.
-    fn new(rows: &[NodeRow]) -> Result<Self, PathError> {
+    /// A tree from all its rows, which are not none; what was said goes into the forest.
+    pub fn new(forest: &mut Forest, rows: Vec<NodeRow>) -> Result<Self, PathError> {
         let (dialogue, outcome) = (rows[0].dialogue.clone(), rows[0].outcome);
-        let mut records: Vec<Path> = paths(rows)?.into_iter().filter(|path| path.order.is_some()).collect();
-        records.sort_by_key(|path| path.order);
-        match records.iter().enumerate().position(|(place, path)| path.order != Some(place as u32)) {
+        let marks: Vec<_> = rows.iter().map(|row| (row.order, row.success, row.golden)).collect();
+        let ends = ends(forest, rows)?;
+        let recorded = ends.into_iter().zip(marks).filter_map(|(end, (order, success, golden))| {
+            order.map(|order| (order, Recorded { end, success, golden }))
+        });
+        let mut records: Vec<(u32, Recorded)> = recorded.collect();
+        records.sort_by_key(|(order, _)| *order);
+        match records.iter().enumerate().position(|(place, (order, _))| *order as usize != place) {
             Some(missing) => Err(PathError::Order { dialogue, missing }),
-            None => Ok(Self { dialogue, outcome, records }),
+            None => Ok(Self { dialogue, outcome, records: records.into_iter().map(|(_, record)| record).collect() }),
         }
     }
 }
 
-/// The trees in a stream of rows, one at a time: rows of one dialogue stand together.
-pub fn harvests<E: From<PathError>>(
-    rows: impl Iterator<Item = Result<NodeRow, E>>,
-) -> impl Iterator<Item = Result<Harvest, E>> {
+/// Where the dialogue of each row of one tree ends, in the rows' order.
+pub fn ends(forest: &mut Forest, rows: Vec<NodeRow>) -> Result<Vec<Point>, PathError> {
+    let mut ends: Vec<Point> = Vec::with_capacity(rows.len());
+    for (expected, NodeRow { dialogue, node, parent, messages, .. }) in rows.into_iter().enumerate() {
+        if node as usize != expected {
+            return Err(PathError::Number { dialogue, expected, found: node });
+        }
+        let before = match parent {
+            None => Point::START,
+            Some(parent) => match ends.get(parent as usize) {
+                Some(&end) => end,
+                None => return Err(PathError::Parent { dialogue, node, parent }),
+            },
+        };
+        ends.push(messages.into_iter().fold(before, |place, message| forest.after(place, message)));
+    }
+    Ok(ends)
+}
+
+/// The rows of each tree, one tree after the other: rows of one dialogue stand together.
+pub fn trees<E>(rows: impl Iterator<Item = Result<NodeRow, E>>) -> impl Iterator<Item = Result<Vec<NodeRow>, E>> {
     let mut rows = rows.peekable();
     std::iter::from_fn(move || {
-        let first = match rows.next()? {
-            Ok(row) => row,
+        let mut tree = match rows.next()? {
+            Ok(row) => vec![row],
             Err(error) => return Some(Err(error)),
         };
-        let mut tree = vec![first];
         while let Some(Ok(row)) = rows.next_if(|row| matches!(row, Ok(row) if row.dialogue == tree[0].dialogue)) {
             tree.push(row);
         }
-        Some(Harvest::new(&tree).map_err(E::from))
+        Some(Ok(tree))
     })
+}
+
+/// Trees with all that was said in them.
+#[derive(Debug, Default)]
+pub struct Harvests {
+    /// What was said.
+    pub forest: Forest,
+    /// The trees.
+    pub trees: Vec<Harvest>,
+}
+
+impl Harvests {
+    /// All trees of a table.
+    pub fn read<E: From<PathError>>(rows: impl Iterator<Item = Result<NodeRow, E>>) -> Result<Self, E> {
+        let mut harvests = Self::default();
+        for tree in trees(rows) {
+            let harvest = Harvest::new(&mut harvests.forest, tree?)?;
+            harvests.trees.push(harvest);
+        }
+        Ok(harvests)
+    }
 }

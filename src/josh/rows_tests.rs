@@ -3,20 +3,31 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::forest::Forest;
 use super::import::{self, RecordedTree, dialogue_of};
 use super::node::{NodeRow, rows};
-use super::paths::{Harvest, PathError, harvests, paths};
+use super::paths::{Harvest, PathError, ends, trees};
 use super::search::Settings;
 use super::search_tests::{Chance, grow};
 use super::tree::Outcome;
 use crate::chat::Message;
 use crate::compat::{Compat, Rules};
 
-fn only(rows: Vec<NodeRow>) -> Result<Harvest, PathError> {
-    let mut trees = harvests(rows.into_iter().map(Ok::<_, PathError>));
-    let tree = trees.next().expect("one tree");
+fn only(rows: Vec<NodeRow>) -> Result<(Forest, Harvest), PathError> {
+    let mut trees = trees(rows.into_iter().map(Ok::<_, PathError>));
+    let tree = trees.next().expect("one tree")?;
     assert!(trees.next().is_none(), "rows of one dialogue are one tree");
-    tree
+    let mut forest = Forest::default();
+    let harvest = Harvest::new(&mut forest, tree)?;
+    Ok((forest, harvest))
+}
+
+/// A recorded example as it was given.
+type Example = (Vec<Message>, bool, bool);
+
+fn examples(forest: &Forest, harvest: &Harvest) -> Vec<Example> {
+    let example = |at: &super::paths::Recorded| (forest.messages(at.end).cloned().collect(), at.success, at.golden);
+    harvest.records.iter().map(example).collect()
 }
 
 /// Lists of few different messages, so that prefixes are often shared.
@@ -31,23 +42,23 @@ fn recorded() -> impl Strategy<Value = RecordedTree> {
 proptest! {
     #[test]
     fn an_imported_tree_gives_back_its_lists(tree in recorded()) {
-        let harvest = only(import::rows("MUL0001.json", &tree)).unwrap();
-        let lists: Vec<_> = harvest.records.into_iter().map(|path| (path.messages, path.success, path.golden)).collect();
-        prop_assert_eq!(lists, tree.training_paths);
+        let (forest, harvest) = only(import::rows("MUL0001.json", &tree)).unwrap();
+        prop_assert_eq!(examples(&forest, &harvest), tree.training_paths);
     }
 
     #[test]
     fn a_searched_tree_gives_back_its_records(
         seed: u64, goals in 1usize..5, beam in 1usize..9, rounds in 1u64..4, breaks in 0u64..3,
-        rules in prop_oneof![Just(Rules::of(Compat::RepoHead)), Just(Rules::of(Compat::Pypi014)), Just(Rules::of(Compat::Fixed))],
+        rules in prop_oneof![Just(Rules::of(Compat::Paper)), Just(Rules::of(Compat::RepoHead)), Just(Rules::of(Compat::Pypi014)), Just(Rules::of(Compat::Fixed))],
     ) {
         let settings = Settings { beam, seed, rules, ..Settings::default() };
         let tree = grow(&Chance { suspends: false, breaks, rounds }, goals, &settings);
         let rows = rows("MUL0001.json", &tree);
-        let harvest = only(rows.clone()).unwrap();
-        let found: Vec<_> = harvest.records.into_iter().map(|path| (path.messages, path.success, path.golden)).collect();
+        let (forest, harvest) = only(rows.clone()).unwrap();
+        let found = examples(&forest, &harvest);
+        let recorded = |end| tree.forest.messages(end).cloned().collect::<Vec<Message>>();
         let expected: Vec<_> =
-            tree.records.iter().map(|at| (tree.path(at.node, at.length), at.success, at.golden)).collect();
+            tree.records.iter().map(|at| (recorded(at.end), at.success, at.golden)).collect();
         prop_assert_eq!(found, expected);
         prop_assert_eq!(harvest.outcome, tree.outcome());
         let hits = |hits: Vec<usize>| { let mut hits = hits; hits.sort_unstable(); hits };
@@ -56,17 +67,19 @@ proptest! {
             hits(tree.nodes.iter().flat_map(|node| node.steps.iter().flat_map(|step| step.hits.clone())).collect())
         );
         prop_assert_eq!(rows.iter().filter(|row| row.parent.is_none()).count(), 1, "one root");
-        let whole = paths(&rows).unwrap();
+        let mut forest = Forest::default();
+        let ends = ends(&mut forest, rows).unwrap();
+        let whole: Vec<Vec<Message>> = ends.into_iter().map(|end| forest.messages(end).cloned().collect()).collect();
         for leaf in tree.preorder(0).into_iter().filter(|&node| tree.nodes[node].children.is_empty()) {
-            let dialogue = tree.path(leaf, usize::MAX);
-            prop_assert!(whole.iter().any(|path| path.messages == dialogue), "the end of leaf {} is lost", leaf);
+            let dialogue = tree.dialogue(leaf);
+            prop_assert!(whole.contains(&dialogue), "the end of leaf {} is lost", leaf);
         }
     }
 }
 
 #[test]
 fn an_empty_tree_keeps_its_dialogue_and_outcome() {
-    let tree = only(import::rows("A", &RecordedTree { training_paths: Vec::new(), complete: false })).unwrap();
+    let (_, tree) = only(import::rows("A", &RecordedTree { training_paths: Vec::new(), complete: false })).unwrap();
     assert_eq!((tree.dialogue.as_str(), tree.outcome, tree.records.len()), ("A", Outcome::Empty, 0));
 }
 
@@ -78,13 +91,13 @@ fn rows_that_are_no_tree_are_refused() {
     assert_eq!(sound.iter().map(|row| row.messages.len()).collect::<Vec<_>>(), [1, 1, 1]);
     let mut rows = sound.clone();
     rows[1].parent = Some(2);
-    assert_eq!(only(rows), Err(PathError::Parent { dialogue: "A".to_owned(), node: 1, parent: 2 }));
+    assert_eq!(only(rows).unwrap_err(), PathError::Parent { dialogue: "A".to_owned(), node: 1, parent: 2 });
     let mut rows = sound.clone();
     rows.remove(1);
-    assert_eq!(only(rows), Err(PathError::Number { dialogue: "A".to_owned(), expected: 1, found: 2 }));
+    assert_eq!(only(rows).unwrap_err(), PathError::Number { dialogue: "A".to_owned(), expected: 1, found: 2 });
     let mut rows = sound;
     rows[2].order = Some(1);
-    assert_eq!(only(rows), Err(PathError::Order { dialogue: "A".to_owned(), missing: 2 }));
+    assert_eq!(only(rows).unwrap_err(), PathError::Order { dialogue: "A".to_owned(), missing: 2 });
 }
 
 #[test]

@@ -100,11 +100,15 @@ impl<'s, S: Simulation> Search<'s, S> {
         self.users(&[root]).await;
         if !self.settings.rules.answers_last_message() {
             self.tree.nodes[root].over = false;
+            self.tree.nodes[root].ending = false;
         }
     }
 
     /// One step: branch, agents, collapse, users.
     pub async fn step(&mut self) -> Next {
+        if self.settings.rules.ends_at_next_step() {
+            self.close_ended();
+        }
         self.expand();
         let leaves = self.tree.leaves();
         if leaves.is_empty() || self.tree.broken.is_some() {
@@ -119,7 +123,9 @@ impl<'s, S: Simulation> Search<'s, S> {
         if left == 0 {
             return Next::Stop;
         }
-        self.close_answered(&leaves);
+        if self.settings.rules.answers_last_message() {
+            self.close_ended();
+        }
         self.users(&self.tree.leaves()).await;
         self.steps += 1;
         if self.tree.leaves().is_empty() || self.tree.broken.is_some() { Next::Stop } else { Next::Step }
@@ -175,7 +181,7 @@ impl<'s, S: Simulation> Search<'s, S> {
         let mut turns = Vec::new();
         for ((leaf, state), (seed, result)) in ready.into_iter().zip(results) {
             let turn = self.take_turn(leaf, result);
-            self.settle(leaf, state);
+            self.settle_answer(leaf, state);
             let mut hits = turn.hits.clone();
             hits.sort_unstable();
             hits.dedup();
@@ -212,27 +218,27 @@ impl<'s, S: Simulation> Search<'s, S> {
         if hits.is_empty() {
             return;
         }
+        let rules = self.settings.rules;
         found.successes.push(leaf);
-        let first = found.survivor.is_none();
-        if first {
-            found.survivor = Some(leaf);
-        } else if found.survivor != Some(leaf) || !self.settings.rules.credits_later_rounds() {
-            return;
-        }
-        for hit in hits {
-            if !self.settings.rules.hits_are_a_set() || !found.hits.contains(hit) {
-                found.hits.push(*hit);
+        let survivor = *found.survivor.get_or_insert(leaf);
+        let again = survivor == leaf && rules.credits_later_rounds();
+        if found.hits.is_empty() || again || rules.deletes_goals_of_all() {
+            let once = rules.hits_are_a_set() || rules.deletes_goals_of_all();
+            for hit in hits {
+                if !once || !found.hits.contains(hit) {
+                    found.hits.push(*hit);
+                }
             }
-        }
-        if self.settings.rules.completes(self.tree.left.len(), found.hits.len()) {
-            self.tree.golden_leaf = Some(leaf);
+            if rules.completes(self.tree.left.len(), found.hits.len()) {
+                self.tree.golden_leaf = Some(survivor);
+            }
         }
     }
 
     fn note_out_of_tries(&mut self, leaf: NodeId) {
         if let Some(mut state) = self.states[leaf].take() {
             self.simulation.out_of_tries(&mut state);
-            self.settle(leaf, state);
+            self.settle_answer(leaf, state);
         }
     }
 
@@ -249,12 +255,20 @@ impl<'s, S: Simulation> Search<'s, S> {
             }
         }
         self.tree.collapse(&found.successes, survivor, self.settings.rules);
+        self.forget_all_but(survivor);
         true
     }
 
-    /// Ends the dialogues whose last message the agent has now answered.
-    fn close_answered(&mut self, leaves: &[NodeId]) {
-        for &leaf in leaves {
+    /// Lets go of the dialogues of all other leaves: nothing goes on from them.
+    fn forget_all_but(&mut self, survivor: NodeId) {
+        let kept = self.states[survivor].take();
+        self.states.iter_mut().for_each(|state| *state = None);
+        self.states[survivor] = kept;
+    }
+
+    /// Ends the dialogues that their users have ended.
+    fn close_ended(&mut self) {
+        for leaf in self.tree.leaves() {
             self.tree.nodes[leaf].over |= self.tree.nodes[leaf].ending;
         }
     }
@@ -267,11 +281,13 @@ impl<'s, S: Simulation> Search<'s, S> {
         let results = join_all(steps).await;
         for ((leaf, state), result) in ready.into_iter().zip(results) {
             self.settle(leaf, state);
-            let answers = self.settings.rules.answers_last_message();
+            let rules = self.settings.rules;
+            let node = &mut self.tree.nodes[leaf];
             match result {
                 Ok(UserTurn::GoesOn) => {}
-                Ok(UserTurn::EndsAfterAnswer) if answers => self.tree.nodes[leaf].ending = true,
-                Ok(UserTurn::EndsAfterAnswer | UserTurn::Over) => self.tree.nodes[leaf].over = true,
+                Ok(UserTurn::EndsAfterAnswer) if rules.answers_last_message() => node.ending = true,
+                Ok(UserTurn::EndsAfterAnswer | UserTurn::Over) if rules.ends_at_next_step() => node.ending = true,
+                Ok(UserTurn::EndsAfterAnswer | UserTurn::Over) => node.over = true,
                 Err(Broken(reason)) => drop(self.tree.broken.get_or_insert(reason)),
             }
         }
@@ -284,6 +300,12 @@ impl<'s, S: Simulation> Search<'s, S> {
     /// Puts a stepped state back, and what it said into the tree.
     fn settle(&mut self, leaf: NodeId, state: S::State) {
         self.tree.grow(leaf, self.simulation.chat(&state));
+        self.states[leaf] = Some(state);
+    }
+
+    /// As [`Self::settle`], after a step of the agent's side.
+    fn settle_answer(&mut self, leaf: NodeId, state: S::State) {
+        self.tree.answer(leaf, self.simulation.chat(&state));
         self.states[leaf] = Some(state);
     }
 

@@ -11,7 +11,7 @@ use super::search::{Settings, search};
 use super::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use super::tree::{Outcome, Tree};
 use crate::chat::{Chat, Message, Role};
-use crate::compat::{Compat, Rules};
+use crate::compat::{Compat, Quirk, Rules};
 use crate::seed::derive;
 
 /// A dialogue whose every turn is drawn from the step's seed and the messages before it.
@@ -109,9 +109,9 @@ proptest! {
         let settings = Settings { beam, seed, ..Settings::default() };
         let tree = grow(&Chance { suspends: false, breaks: 0, rounds }, goals, &settings);
         for record in &tree.records {
-            let path = tree.path(record.node, record.length);
-            prop_assert_eq!(path.len(), record.length);
-            prop_assert_eq!(path.last().map(|message| message.role), Some(Role::Assistant));
+            prop_assert_eq!(tree.forest.message(record.end).map(|message| message.role), Some(Role::Assistant));
+            let whole = tree.forest.path(tree.nodes[record.node].end);
+            prop_assert!(whole.contains(&record.end), "an example is a beginning of its node's dialogue");
             prop_assert!(record.success || !record.golden, "a golden node is successful");
         }
         prop_assert_eq!(tree.outcome() == Outcome::Empty, !tree.records.iter().any(|record| record.golden));
@@ -220,10 +220,77 @@ fn a_user_who_ends_at_once_gets_one_answer() {
 fn only_unfinished_turns_are_told_that_tries_ran_out() {
     let simulation =
         |finished| Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished, hits: Vec::new() }) };
-    let told = |tree: Tree| tree.nodes.iter().flat_map(|node| &node.messages).any(|m| m.content == "out of tries");
+    let told =
+        |tree: Tree| (0..tree.nodes.len()).flat_map(|node| tree.dialogue(node)).any(|m| m.content == "out of tries");
     assert!(told(run(&simulation(false), 1, Rules::of(Compat::Fixed))));
     assert!(!told(run(&simulation(true), 1, Rules::of(Compat::Fixed))));
     assert!(told(run(&simulation(false), 1, Rules::of(Compat::Pypi014))));
+}
+
+/// Two leaves of which each reaches a goal of its own in the first step, and then nothing.
+struct Rivals;
+
+impl Simulation for Rivals {
+    type State = Chat;
+
+    async fn user_step(&self, state: &mut Chat, _: u64) -> Result<UserTurn, Broken> {
+        state.push(Message::user("u"));
+        Ok(if state.len() == 3 { UserTurn::Over } else { UserTurn::GoesOn })
+    }
+
+    async fn agent_step(&self, state: &mut Chat, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
+        state.push(Message::assistant(seed.to_string()));
+        let goal = usize::from(seed % 2 == 0);
+        let hits =
+            if state.len() == 2 { left.iter().copied().filter(|hit| *hit == goal).collect() } else { Vec::new() };
+        Ok(AgentTurn { finished: true, hits })
+    }
+
+    fn out_of_tries(&self, _: &mut Chat) {}
+
+    fn chat<'s>(&self, state: &'s Chat) -> &'s Chat {
+        state
+    }
+}
+
+#[test]
+fn in_the_papers_era_the_goals_of_all_leaves_of_a_step_were_deleted() {
+    // Some seed gives the two leaves an odd and an even number; `Q16: fixed` lets them differ.
+    let grown = |compat: Compat, q22: Compat, seed: u64| {
+        let rules = Rules::of(compat).with(Quirk::Q16, Compat::Fixed).with(Quirk::Q22, q22);
+        let settings = Settings { seed, rules, ..Settings::default() };
+        search(&Rivals, "d", Chat::new(), 2, &settings).now_or_never().expect("it never waits")
+    };
+    let seed = (0..64).find(|&seed| grown(Compat::Paper, Compat::Paper, seed).outcome() == Outcome::Complete);
+    let seed = seed.expect("siblings differ under some seed");
+    let tree = grown(Compat::Paper, Compat::Paper, seed);
+    let hits = |tree: &Tree, node: usize| tree.nodes[node].steps.iter().flat_map(|step| step.hits.clone()).count();
+    assert_eq!(
+        (hits(&tree, 1), hits(&tree, 2), tree.root),
+        (1, 1, 1),
+        "the first leaf survives with one goal of its own"
+    );
+    let marks: Vec<_> = tree.records.iter().map(|record| (record.success, record.golden)).collect();
+    assert_eq!(marks, [(true, true), (true, true), (true, false)]);
+    let fixed = grown(Compat::Paper, Compat::Fixed, seed);
+    assert_eq!((fixed.outcome(), fixed.left.len()), (Outcome::Partial, 1));
+    assert_eq!(grown(Compat::RepoHead, Compat::RepoHead, seed).left.len(), 1);
+    assert_eq!(grown(Compat::RepoHead, Compat::Paper, seed).outcome(), Outcome::Complete);
+}
+
+#[test]
+fn in_the_papers_era_a_root_is_recorded_empty_and_an_end_with_its_message() {
+    let turn = Ok(AgentTurn { finished: true, hits: Vec::new() });
+    let simulation = Fixed { first_user: UserTurn::GoesOn, turn };
+    let tree = run(&simulation, 1, Rules::of(Compat::Paper));
+    assert!(tree.records.is_empty() && tree.outcome() == Outcome::Empty);
+    // The survivor's user ends the dialogue at once; the search ends when its next step begins.
+    let rules = Rules::of(Compat::Paper).with(Quirk::Q16, Compat::Fixed).with(Quirk::Q22, Compat::Fixed);
+    let settings = Settings { rules, ..Settings::default() };
+    let tree = search(&Rivals, "d", Chat::new(), 2, &settings).now_or_never().expect("it never waits");
+    assert_eq!(tree.records[0].end, super::forest::Point::START, "the root has no answer");
+    assert!(tree.nodes[tree.root].ending && tree.nodes[tree.root].over && tree.leaves().is_empty());
+    assert_eq!(rules.recorded(&tree.forest, &tree.nodes[tree.root]), Some(tree.nodes[tree.root].end));
 }
 
 #[test]
@@ -231,4 +298,50 @@ fn a_task_without_goals_is_empty_and_takes_no_step() {
     let simulation = Fixed { first_user: UserTurn::GoesOn, turn: Ok(AgentTurn { finished: true, hits: Vec::new() }) };
     let tree = run(&simulation, 0, Rules::of(Compat::Fixed));
     assert_eq!((tree.outcome(), tree.nodes.len()), (Outcome::Empty, 1));
+}
+
+/// A dialogue without an end, in which every tenth turn of the agent earns something.
+struct Endless;
+
+impl Simulation for Endless {
+    type State = Chat;
+
+    async fn user_step(&self, state: &mut Chat, _: u64) -> Result<UserTurn, Broken> {
+        state.push(Message::user(format!("{:300}", state.len())));
+        Ok(UserTurn::GoesOn)
+    }
+
+    async fn agent_step(&self, state: &mut Chat, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
+        state.push(Message::assistant(format!("{seed:300}")));
+        let hits = if state.len() % 20 == 0 { left.first().copied().into_iter().collect() } else { Vec::new() };
+        Ok(AgentTurn { finished: true, hits })
+    }
+
+    fn out_of_tries(&self, _: &mut Chat) {}
+
+    fn chat<'s>(&self, state: &'s Chat) -> &'s Chat {
+        state
+    }
+}
+
+#[test]
+#[ignore = "a measurement of time and memory, to be read: `cargo test endless -- --ignored --nocapture`"]
+fn an_endless_dialogue_costs_what_is_new_in_it() {
+    for steps in [250, 500, 1000, 2000] {
+        let settings = Settings { max_steps: steps, ..Settings::default() };
+        let began = std::time::Instant::now();
+        let tree = search(&Endless, "d", Chat::new(), 1000, &settings).now_or_never().expect("it never waits");
+        let searched = began.elapsed();
+        let rows = super::node::rows("d", &tree);
+        let listed = began.elapsed() - searched;
+        let mut forest = super::forest::Forest::default();
+        let harvest = super::paths::Harvest::new(&mut forest, rows).unwrap();
+        let read = began.elapsed() - searched - listed;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        let (nodes, records) = (tree.nodes.len(), harvest.records.len());
+        eprintln!(
+            "{steps} steps: {nodes} nodes, {records} records; search {searched:?}, rows {listed:?}, read {read:?}; {peak}"
+        );
+    }
 }

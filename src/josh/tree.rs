@@ -1,12 +1,13 @@
-//! The tree of a search: an arena of nodes that share prefixes, and what was recorded of it.
+//! The tree of a search: an arena of nodes over one forest of messages, and what was recorded of it.
 
 use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::forest::{Forest, Point};
 use super::simulation::GoalIndex;
-use crate::chat::{Chat, Message, Role};
+use crate::chat::{Chat, Message};
 use crate::compat::Rules;
 
 /// A node by its place in the arena.
@@ -44,15 +45,17 @@ pub struct Node {
     pub parent: Option<NodeId>,
     /// The nodes that branched from it, in order.
     pub children: Vec<NodeId>,
-    /// How many messages it shares with its parent.
-    pub start: usize,
-    /// Its own messages.
-    pub messages: Vec<Message>,
+    /// Where it left its parent.
+    pub start: Point,
+    /// Where its dialogue stands.
+    pub end: Point,
+    /// Where its dialogue stood when the agent's side last had its say.
+    pub answered: Point,
     /// Its agent steps, in order.
     pub steps: Vec<Step>,
     /// Whether its dialogue is over.
     pub over: bool,
-    /// Whether its dialogue is over once the agent has answered.
+    /// Whether the user has ended its dialogue.
     pub ending: bool,
     /// Whether it leads to a leaf that hit a goal, in the current tree.
     pub success: bool,
@@ -65,8 +68,8 @@ pub struct Node {
 pub struct Record {
     /// The node.
     pub node: NodeId,
-    /// How many messages of the node's dialogue, from the very first.
-    pub length: usize,
+    /// How far of its dialogue.
+    pub end: Point,
     /// The node's mark at that time.
     pub success: bool,
     /// The node's mark at that time.
@@ -74,8 +77,10 @@ pub struct Record {
 }
 
 /// A search's tree.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Tree {
+    /// What was said in it.
+    pub forest: Forest,
     /// All nodes that ever were; the first is the first root.
     pub nodes: Vec<Node>,
     /// The present root.
@@ -94,13 +99,14 @@ pub struct Tree {
     pub stopped: Option<String>,
     /// Why the tree says nothing about the agent.
     pub broken: Option<String>,
-    seen: HashSet<blake3::Hash>,
+    seen: HashSet<(Point, bool, bool)>,
 }
 
 impl Tree {
     /// A tree of one node without messages.
     pub fn new(goals: usize) -> Self {
         Self {
+            forest: Forest::default(),
             nodes: vec![Node::default()],
             root: 0,
             records: Vec::new(),
@@ -144,11 +150,10 @@ impl Tree {
 
     /// Gives a leaf this many children.
     pub fn branch(&mut self, node: NodeId, children: usize) -> Vec<NodeId> {
-        let start = self.length(node);
+        let Node { end, answered, ending, .. } = self.nodes[node];
         let born: Vec<NodeId> = (self.nodes.len()..self.nodes.len() + children).collect();
         for _ in &born {
-            let ending = self.nodes[node].ending;
-            self.nodes.push(Node { parent: Some(node), start, ending, ..Node::default() });
+            self.nodes.push(Node { parent: Some(node), start: end, end, answered, ending, ..Node::default() });
         }
         self.nodes[node].children.clone_from(&born);
         born
@@ -156,22 +161,25 @@ impl Tree {
 
     /// How many messages a node's dialogue has.
     pub fn length(&self, node: NodeId) -> usize {
-        self.nodes[node].start + self.nodes[node].messages.len()
+        self.forest.length(self.nodes[node].end)
     }
 
     /// Takes over what a node's dialogue has grown by.
     pub fn grow(&mut self, node: NodeId, dialogue: &Chat) {
         let known = self.length(node);
-        self.nodes[node].messages.extend(dialogue.since(known).into_iter().cloned());
+        let new = dialogue.since(known).into_iter().cloned();
+        self.nodes[node].end = new.fold(self.nodes[node].end, |point, message| self.forest.after(point, message));
     }
 
-    /// The first messages of a node's dialogue, at most `length` of them.
-    pub fn path(&self, node: NodeId, length: usize) -> Vec<Message> {
-        let mut lineage = vec![node];
-        while let Some(parent) = self.nodes[lineage[lineage.len() - 1]].parent {
-            lineage.push(parent);
-        }
-        lineage.iter().rev().flat_map(|&node| &self.nodes[node].messages).take(length).cloned().collect()
+    /// Takes over what the agent's side added to a node's dialogue.
+    pub fn answer(&mut self, node: NodeId, dialogue: &Chat) {
+        self.grow(node, dialogue);
+        self.nodes[node].answered = self.nodes[node].end;
+    }
+
+    /// The messages of a node's dialogue.
+    pub fn dialogue(&self, node: NodeId) -> Vec<Message> {
+        self.forest.messages(self.nodes[node].end).cloned().collect()
     }
 
     /// A node and its ancestors up to the present root, the node first.
@@ -204,34 +212,10 @@ impl Tree {
 
     /// Records a node as it stands, unless the same messages with the same marks are recorded already.
     fn record(&mut self, node: NodeId, rules: Rules) {
-        let messages = self.path(node, usize::MAX);
-        let Some(length) = rules.recorded_length(&messages) else { return };
+        let Some(end) = rules.recorded(&self.forest, &self.nodes[node]) else { return };
         let (success, golden) = (self.nodes[node].success, self.nodes[node].golden);
-        if self.seen.insert(digest(&messages[..length], success, golden)) {
-            self.records.push(Record { node, length, success, golden });
+        if self.seen.insert((end, success, golden)) || rules.records_repeats() {
+            self.records.push(Record { node, end, success, golden });
         }
     }
-}
-
-fn digest(messages: &[Message], success: bool, golden: bool) -> blake3::Hash {
-    let mut hash = blake3::Hasher::new();
-    hash.update(&[success.into(), golden.into()]);
-    let mut text = |text: &str| {
-        hash.update(&(text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    };
-    for message in messages {
-        text(match message.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        });
-        text(&message.content);
-        for call in &message.tool_calls {
-            text(&call.function.name);
-            text(&call.function.arguments);
-        }
-    }
-    hash.finalize()
 }

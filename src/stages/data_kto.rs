@@ -5,34 +5,55 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compat::{self, Compatible};
 use super::data_sft::TREES;
+use super::frame::{Bare, frame};
 use super::prompt::{self, WORLD};
+use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::examples::KtoExample;
-use crate::josh::kto_data::kto_data;
-use crate::josh::paths::harvests;
-use crate::josh::sft_data::{Recipe, Trees};
+use crate::josh::extraction::{TURNS, Trees};
+use crate::josh::kto_data::KtoData;
+use crate::josh::paths::Harvests;
+use crate::josh::turns::Good;
 
 const EXAMPLES: Port<KtoExample> = Port::new("examples");
 
 /// Makes single agent turns of trees: desirable those of the golden path, undesirable those with which failed paths left it.
 ///
 /// Desirable examples come first, both in the trees' order. A turn that failed word for word as it succeeded gets no label,
-/// neither do error messages that the agent did not write; trees that broke give nothing.
+/// neither do error messages that the agent did not write; trees that broke give nothing. In the modes of the reference turns
+/// are labelled as its authors did it, which blames fewer turns and labels some both ways (quirk Q36).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataKto {
-    /// `fixed`, or `paper`: as the paper's authors did it, which blames fewer turns and labels some both ways.
+    /// Whose quirks are kept; `paper` gives the file that the paper's authors trained on.
     #[serde(default)]
-    pub recipe: Recipe,
+    pub compat: Compat,
+    /// Single quirks that another mode decides: `{Q36: paper}`; `docs/compat.md` lists them.
+    #[serde(default)]
+    pub quirks: Quirks,
     /// Which trees give examples.
     #[serde(default)]
     pub trees: Trees,
+    /// Which turns are desirable.
+    #[serde(default)]
+    pub good: Good,
     /// The system message before every prompt, which should be the one that the agent gets: `react`, `brief`, `tools` or a template
     /// file of the project; none when absent. A template that shows tools needs input `world`.
     #[serde(default)]
     pub system_prompt: Option<String>,
+}
+
+/// The reference takes complete trees only.
+pub(super) fn only_complete(compat: Compat, trees: Trees) -> Option<Problem> {
+    let clash = compat != Compat::Fixed && trees != Trees::Complete;
+    clash.then(|| Problem::new("trees", format!("must be `complete` where `compat` is `{}`", compat.name())))
+}
+
+impl Compatible for DataKto {
+    const QUIRKS: &'static [&'static [Quirk]] = &[TURNS];
 }
 
 impl Stage for DataKto {
@@ -42,8 +63,10 @@ impl Stage for DataKto {
 kto_data:
   kind: data.kto
   in: {trees: harvest.trees, world: toolwoz.world}
-  with: {recipe: fixed, system_prompt: react}
+  with: {good: golden, system_prompt: react}
 ";
+    const REPLACED: &'static [(&'static str, &'static str)] =
+        &[("recipe", "`compat: paper` is what `recipe: paper` was, and `compat: fixed` is the default")];
 
     fn inputs(&self) -> Vec<PortSpec> {
         vec![TREES.one(), WORLD.optional()]
@@ -54,8 +77,16 @@ kto_data:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let clash = self.recipe == Recipe::Paper && self.trees != Trees::Complete;
-        clash.then(|| Problem::new("trees", "must be `complete` where `recipe` is `paper`")).into_iter().collect()
+        let mut problems = compat::check::<Self>(&self.quirks);
+        let rules = Rules::new(self.compat, &self.quirks);
+        if !rules.labels_soundly() {
+            let mode = rules.mode(Quirk::Q36);
+            problems.extend(only_complete(mode, self.trees));
+            if self.good != Good::Golden {
+                problems.push(Problem::new("good", format!("must be `golden` where `{}` labels turns", mode.name())));
+            }
+        }
+        problems
     }
 
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
@@ -63,17 +94,23 @@ kto_data:
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let system = prompt::system_message(context, self.system_prompt.as_deref())?;
-        let rows = context.rows(&TREES)?.map(|row| row.map_err(anyhow::Error::from));
-        let trees = harvests(rows).collect::<anyhow::Result<Vec<_>>>()?;
+        let rules = Rules::new(self.compat, &self.quirks);
+        let frame = frame(context, self.system_prompt.as_deref(), rules.attaches_tools())?;
+        let harvests = Harvests::read(context.rows(&TREES)?.map(|row| row.map_err(anyhow::Error::from)))?;
         context.check_stop()?;
-        let data = kto_data(&trees, self.recipe, self.trees, system.as_ref());
-        let (all, desirable) = (data.examples.len(), data.examples.iter().filter(|example| example.label).count());
-        context.write(&EXAMPLES, data.examples)?;
-        context.figure("trees", trees.len() as f64);
+        let data = KtoData::of(&harvests, &rules, self.trees, self.good);
+        let (mut examples, mut bare) = (context.writer(&EXAMPLES)?, Bare::default());
+        for example in data.examples(&harvests, &frame) {
+            bare.see(example.tools.as_deref(), example.prompt.iter().chain(&example.completion));
+            examples.push(example)?;
+        }
+        examples.finish()?;
+        let (all, desirable) = (data.turns.len(), data.turns.iter().filter(|turn| turn.desirable).count());
+        context.figure("trees", harvests.trees.len() as f64);
         context.figure("desirable", desirable as f64);
         context.figure("undesirable", (all - desirable) as f64);
         context.figure("contradictions", data.contradictions as f64);
+        bare.warn(context, rules.attaches_tools());
         if desirable == 0 || desirable == all {
             context.warn(format!("of {all} examples {desirable} are desirable: KTO needs both kinds"));
         }
@@ -136,6 +173,9 @@ mod tests {
         assert!(DataKto::default().also_depends_on(&bench.project()).unwrap().is_empty());
         let error = |name| format!("{:#}", bench.run(&stage(name), &[("trees", &nodes)]).unwrap_err());
         assert_eq!(error("react"), "template `react` shows tools: connect input `world`");
+    /// Which turns are desirable.
+    #[serde(default)]
+    pub good: Good,
         assert!(error("reakt").contains("none of `react`, `brief` and `tools`"));
         let clash = DataKto { recipe: Recipe::Paper, trees: Trees::Rewarded, system_prompt: None };
         assert_eq!(clash.check()[0].field, "trees");

@@ -93,7 +93,8 @@ demonstrations:
             match demonstrate(&world, Arc::new(chosen.read(place)?), &dialogue, rules) {
                 Ok(made) if made.reward + 1e-9 >= self.min_reward => {
                     reward += made.reward;
-                    let place = aside.push(&SftExample { dialogue: name.clone(), messages: made.messages })?;
+                    let place =
+                        aside.push(&SftExample { dialogue: name.clone(), messages: made.messages, tools: None })?;
                     examples.push((name, place));
                     context.progress(examples.len() as u64, total, "dialogues", "");
                 }

@@ -2,6 +2,7 @@
 
 pub mod command_run;
 pub mod data_kto;
+pub mod data_pairs;
 pub mod data_sft;
 pub mod dataset_fetch;
 pub mod demonstrations_build;
@@ -16,11 +17,13 @@ pub mod multiwoz_transcribe;
 pub mod toolwoz_convert;
 pub mod train_kto;
 pub mod train_sft;
+pub mod trl;
 
 mod by_task;
 mod casting;
 mod compat;
 mod endpoint;
+mod frame;
 mod in_order;
 mod prompt;
 mod roles;
@@ -93,6 +96,7 @@ pub static KINDS: &[Kind] = &[
     kind::<josh_import::JoshImport>(),
     kind::<data_sft::DataSft>(),
     kind::<data_kto::DataKto>(),
+    kind::<data_pairs::DataPairs>(),
     kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
@@ -127,6 +131,7 @@ pub static ROWS: &[RowType] = &[
     row::<crate::josh::node::NodeRow>(),
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),
+    row::<crate::examples::PairExample>(),
     row::<crate::train::log::TrainLog>(),
     row::<crate::train::rows::TrainRow>(),
     row::<crate::eval::score::ScoreRow>(),

@@ -189,7 +189,7 @@ mod tests {
 
     fn run(stage: &ModelInit, folder: &Path) {
         let message = Message::user("I want italian food in the centre");
-        let example = SftExample { dialogue: "a".to_owned(), messages: vec![message; 20] };
+        let example = SftExample { dialogue: "a".to_owned(), messages: vec![message; 20], tools: None };
         let input = folder.join("examples.parquet");
         crate::table::write(&input, [example]).unwrap();
         let inputs = vec![Input { name: "examples".to_owned(), path: input }];

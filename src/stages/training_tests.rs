@@ -34,6 +34,7 @@ impl Bench {
         let sft = (0..6).map(|index| SftExample {
             dialogue: dialogue(index),
             messages: [prompt(index), vec![completion(index)]].concat(),
+            tools: None,
         });
         table::write(&folder.path().join("sft.parquet"), sft).unwrap();
         let kto = (0..6).map(|index| KtoExample {
@@ -41,6 +42,7 @@ impl Bench {
             prompt: prompt(index),
             completion: vec![completion(index)],
             label: index % 3 == 0,
+            tools: None,
         });
         table::write(&folder.path().join("kto.parquet"), kto).unwrap();
         Self { folder, said: Arc::default() }

@@ -139,6 +139,7 @@ mod tests {
             prompt: vec![Message::system("Help."), Message::user("a cheap hotel")],
             completion: vec![Message::assistant(text)],
             label,
+            tools: None,
         }
     }
 
@@ -157,7 +158,8 @@ mod tests {
     #[test]
     fn only_assistant_messages_are_scored() {
         let tokenizer = tokenizer();
-        let chat = |messages: &[Message]| SftExample { dialogue: "d".to_owned(), messages: messages.to_vec() };
+        let chat =
+            |messages: &[Message]| SftExample { dialogue: "d".to_owned(), messages: messages.to_vec(), tools: None };
         let examples = [
             chat(&[
                 Message::user("I want"),

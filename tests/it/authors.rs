@@ -4,18 +4,23 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use thresh::chat::Message;
+use thresh::compat::Rules;
 use thresh::config::yaml_node;
 use thresh::fs;
+use thresh::josh::extraction::Trees;
+use thresh::josh::forest::{Forest, Point};
 use thresh::josh::import;
-use thresh::josh::kto_data::kto_data;
+use thresh::josh::kto_data::KtoData;
 use thresh::josh::node::NodeRow;
-use thresh::josh::paths::{Harvest, PathError, harvests};
-use thresh::josh::sft_data::{Recipe, Trees, sft_example};
+use thresh::josh::pair_data::PairData;
+use thresh::josh::paths::{Harvests, PathError};
 use thresh::josh::tree::Outcome;
+use thresh::josh::turns::Good;
+
+use crate::project::Project;
 
 fn package(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("THRESH_MULTIWOZ").map(PathBuf::from);
@@ -25,68 +30,33 @@ fn package(test: &str) -> Option<PathBuf> {
     folder
 }
 
-fn trees(package: &Path) -> (Vec<NodeRow>, Vec<Harvest>) {
-    let zip = package.join("data/llama3-josh-toolwoz-for-KTO.zip");
-    let rows = import::archive(fs::open(zip).unwrap()).unwrap().flat_map(Result::unwrap).collect::<Vec<_>>();
-    let harvests = harvests(rows.clone().into_iter().map(Ok::<_, PathError>)).collect::<Result<_, _>>().unwrap();
+/// The archive's name in the package.
+const ARCHIVE: &str = "data/llama3-josh-toolwoz-for-KTO.zip";
+
+fn trees(package: &Path) -> (Vec<NodeRow>, Harvests) {
+    let zip = fs::open(package.join(ARCHIVE)).unwrap();
+    let rows = import::archive(zip).unwrap().flat_map(Result::unwrap).collect::<Vec<_>>();
+    let harvests = Harvests::read(rows.clone().into_iter().map(Ok::<_, PathError>)).unwrap();
     (rows, harvests)
 }
 
 /// The reference's system prompt, from its own files.
-fn system(package: &Path) -> Message {
+fn system_prompt(package: &Path) -> String {
     let prompts = yaml_node(&fs::read_to_string(package.join("prompts/prompts.yaml")).unwrap()).unwrap();
     let react = prompts.get("react_prompt").and_then(|prompt| prompt.text()).unwrap();
     let tools: Value = serde_json::from_slice(&fs::read(package.join("data/tools.json")).unwrap()).unwrap();
-    let tools = serde_json::to_string_pretty(&tools).unwrap();
-    Message::system(react.replace("{example_filled}", &tools))
+    react.replace("{example_filled}", &serde_json::to_string_pretty(&tools).unwrap())
 }
 
-/// JSON as Python's `json.dumps` spells it.
-fn python(value: &Value, out: &mut String) {
-    match value {
-        Value::Array(values) => {
-            out.push('[');
-            for (place, value) in values.iter().enumerate() {
-                out.push_str(if place == 0 { "" } else { ", " });
-                python(value, out);
-            }
-            out.push(']');
-        }
-        Value::Object(entries) => {
-            out.push('{');
-            for (place, (key, value)) in entries.iter().enumerate() {
-                out.push_str(if place == 0 { "" } else { ", " });
-                python(&json!(key), out);
-                out.push_str(": ");
-                python(value, out);
-            }
-            out.push('}');
-        }
-        other => {
-            for unit in other.to_string().encode_utf16() {
-                match char::from_u32(unit.into()) {
-                    Some('\u{7f}') => out.push('\u{7f}'),
-                    Some(plain) if plain.is_ascii() => out.push(plain),
-                    _ => out.push_str(&format!("\\u{unit:04x}")),
-                }
-            }
-        }
-    }
-}
-
-fn sha256(lines: impl Iterator<Item = Value>) -> String {
-    let mut text = String::new();
-    for line in lines {
-        text.push_str(if text.is_empty() { "" } else { "\n" });
-        python(&line, &mut text);
-    }
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+fn sha256(text: &[u8]) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
 fn authors_trees_have_the_published_counts() {
     let Some(package) = package("authors_trees_have_the_published_counts") else { return };
     let (rows, harvests) = trees(&package);
+    let harvests = harvests.trees;
     assert_eq!(harvests.len(), 926);
     assert_eq!(harvests.iter().filter(|harvest| harvest.outcome == Outcome::Complete).count(), 631);
     let labels = |success: bool, golden: bool| {
@@ -98,49 +68,71 @@ fn authors_trees_have_the_published_counts() {
     assert!(rows.is_sorted_by(|before, after| before.dialogue <= after.dialogue));
 }
 
+/// The whole way: the archive in a folder, the package's prompt in a file, a pipeline, and the export.
+const PIPELINE: &str = "
+name: authors
+stages:
+  files:
+    kind: command.run
+    with:
+      command: [cp, \"PACKAGE\", \"{out.files}\"]
+      outputs: {files: {path: llama3-josh-toolwoz-for-KTO.zip, type: files/v1}}
+  trees: {kind: josh.import, in: {files: files.files}}
+  sft: {kind: data.sft, in: {trees: trees.trees}, with: {compat: paper, system_prompt: prompt.txt}}
+  kto: {kind: data.kto, in: {trees: trees.trees}, with: {compat: paper, system_prompt: prompt.txt}}
+  pairs: {kind: data.pairs, in: {trees: trees.trees}}
+  newer: {kind: data.sft, in: {trees: trees.trees}, with: {compat: repo-head}}
+";
+
 #[test]
-fn authors_sft_file_comes_out_to_the_byte() {
-    let Some(package) = package("authors_sft_file_comes_out_to_the_byte") else { return };
-    let (system, (_, harvests)) = (system(&package), trees(&package));
-    let examples: Vec<_> =
-        harvests.iter().filter_map(|harvest| sft_example(harvest, Trees::Complete, Some(&system))).collect();
-    assert_eq!(examples.len(), 420);
-    let lines = examples.iter().map(|example| json!({"messages": example.messages}));
-    assert_eq!(sha256(lines), "998976c87b3011fd9298812c882e9edba4c17367f6fe34d47eea855b89333e42");
+fn authors_files_come_out_of_a_pipeline_to_the_byte() {
+    let Some(package) = package("authors_files_come_out_of_a_pipeline_to_the_byte") else { return };
+    let project = Project::new();
+    project.write("prompt.txt", &system_prompt(&package));
+    let archive = std::path::absolute(package.join(ARCHIVE)).unwrap();
+    project.write("p.yaml", &PIPELINE.replace("PACKAGE", archive.to_str().unwrap()));
+    project.run(&["p.yaml"]);
+    project.ok(&["export", "p.yaml", "--to", "out", "--format", "trl"]);
+    let file = |name: &str| fs::read(project.path().join("out").join(name)).unwrap();
+    let rows = |name: &str| file(name).split(|byte| *byte == b'\n').count();
+    let exported = fs::list(project.path().join("out")).unwrap();
+    assert_eq!(exported.len(), 4, "nothing but examples is exported: {exported:?}");
+    assert_eq!((rows("sft.examples.jsonl"), rows("kto.examples.jsonl")), (420, 3_283 + 911));
+    assert_eq!(sha256(&file("sft.examples.jsonl")), "998976c87b3011fd9298812c882e9edba4c17367f6fe34d47eea855b89333e42");
+    assert_eq!(sha256(&file("kto.examples.jsonl")), "91409dee099b763b2b915feb9a25ef48189925a319d5d98eab1a71d43636926c");
+    let refused = project.thresh(&["export", "p.yaml", "trees", "--to", "out", "--format", "trl"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("`trees.trees` holds no training examples"), "{}", refused.stderr);
 }
 
 #[test]
-fn authors_kto_file_comes_out_to_the_byte() {
-    let Some(package) = package("authors_kto_file_comes_out_to_the_byte") else { return };
-    let (system, (_, harvests)) = (system(&package), trees(&package));
-    let data = kto_data(&harvests, Recipe::Paper, Trees::Complete, Some(&system));
-    let desirable = data.examples.iter().filter(|example| example.label).count();
-    assert_eq!((desirable, data.examples.len() - desirable), (3_283, 911));
-    let lines = data
-        .examples
-        .iter()
-        .map(|example| json!({"prompt": example.prompt, "completion": example.completion, "label": example.label}));
-    assert_eq!(sha256(lines), "91409dee099b763b2b915feb9a25ef48189925a319d5d98eab1a71d43636926c");
-}
-
-#[test]
-fn authors_trees_give_our_recipe_no_turn_labelled_both_ways() {
-    let Some(package) = package("authors_trees_give_our_recipe_no_turn_labelled_both_ways") else { return };
+fn authors_trees_give_our_labels_no_turn_both_ways() {
+    let Some(package) = package("authors_trees_give_our_labels_no_turn_both_ways") else { return };
     let (_, harvests) = trees(&package);
-    for trees in [Trees::Complete, Trees::Rewarded] {
-        let data = kto_data(&harvests, Recipe::Fixed, trees, None);
-        let turns = |label: bool| {
-            let examples = data.examples.iter().filter(move |example| example.label == label);
-            examples.map(|example| (&example.prompt, &example.completion)).collect::<std::collections::HashSet<_>>()
+    for (trees, good) in
+        [(Trees::Complete, Good::Golden), (Trees::Complete, Good::Successful), (Trees::Rewarded, Good::Golden)]
+    {
+        let data = KtoData::of(&harvests, &Rules::default(), trees, good);
+        let turns = |desirable: bool| {
+            let turns = data.turns.iter().filter(move |turn| turn.desirable == desirable);
+            turns.map(|turn| turn.turn).collect::<std::collections::HashSet<Point>>()
         };
-        let (good, bad) = (turns(true), turns(false));
-        eprintln!(
-            "{trees:?}: {} desirable turns, {} undesirable, {} left out",
-            good.len(),
-            bad.len(),
-            data.contradictions
-        );
-        assert!(good.is_disjoint(&bad));
-        assert!(!good.is_empty() && !bad.is_empty());
+        let (liked, disliked) = (turns(true), turns(false));
+        let (liked_count, disliked_count) = (liked.len(), disliked.len());
+        eprintln!("{trees:?} {good:?}: {liked_count} + {disliked_count}, {} left out", data.contradictions);
+        assert!(liked.is_disjoint(&disliked));
+        assert!(!liked.is_empty() && !disliked.is_empty());
     }
+}
+
+#[test]
+fn authors_trees_give_pairs_on_one_prompt() {
+    let Some(package) = package("authors_trees_give_pairs_on_one_prompt") else { return };
+    let (_, Harvests { forest, trees }) = trees(&package);
+    let harvests = Harvests { forest, trees };
+    let data = PairData::of(&harvests, Trees::Complete, None);
+    eprintln!("{} pairs, {} turns unpaired", data.pairs.len(), data.unpaired);
+    let before = |point| Forest::before(&harvests.forest, point);
+    assert!(data.pairs.iter().all(|pair| before(pair.chosen) == before(pair.rejected) && pair.chosen != pair.rejected));
+    assert!(data.pairs.len() > 300);
 }
