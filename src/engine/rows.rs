@@ -155,10 +155,18 @@ impl Context {
     /// The journal of the rows of this stage. `beside` names the fields that only decide which rows there are, and how they are
     /// put together: a row depends on all others, and on what its own key says.
     pub fn journal<T: Serialize + DeserializeOwned>(&self, beside: &[&str]) -> Journal<T> {
-        let scope = scope(&self.fields, beside);
-        let path = self.rows.join(&scope);
+        self.open_journal(scope(&self.fields, beside))
+    }
+
+    /// Another journal of the same scope, for what goes into its rows and is worth keeping before they are finished.
+    pub fn journal_of<T: Serialize + DeserializeOwned>(&self, what: &str, beside: &[&str]) -> Journal<T> {
+        self.open_journal(format!("{}.{what}", scope(&self.fields, beside)))
+    }
+
+    fn open_journal<T: Serialize + DeserializeOwned>(&self, name: String) -> Journal<T> {
+        let path = self.rows.join(&name);
         if let Ok(mut journals) = self.journals.lock() {
-            journals.insert(scope);
+            journals.insert(name);
         }
         Journal::open(&path, self.anew, self.notify.clone())
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::LocalBoxFuture;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
+use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 pub use super::wire::Dialect;
@@ -88,12 +89,12 @@ pub struct HttpModel {
     client: Client,
     prices: Option<Prices>,
     dialect: Dialect,
-    logprobs: Cell<bool>,
+    refuses_logprobs: Cell<bool>,
     account: Cell<Account>,
 }
 
 /// A reply and what only the recording keeps.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The reply.
     pub reply: Reply,
@@ -176,14 +177,14 @@ impl HttpModel {
             client,
             prices: settings.prices,
             dialect: settings.dialect.clone(),
-            logprobs: Cell::new(false),
+            refuses_logprobs: Cell::new(false),
             account: Cell::default(),
         })
     }
 
-    /// Asks for log-probabilities from now on. A server that refuses to give them is asked without.
-    pub fn want_logprobs(&self) {
-        self.logprobs.set(true);
+    /// The most calls in flight at once.
+    pub fn in_flight(&self) -> usize {
+        self.gate.limits().in_flight
     }
 
     /// What the calls so far have cost.
@@ -197,17 +198,18 @@ impl HttpModel {
         self.account.set(account);
     }
 
-    /// Continues a chat; like [`ChatModel::complete`], with the log-probability of the reply.
+    /// Continues a chat; like [`ChatModel::complete`], with the log-probability of the reply where `logprobs` are asked for. A
+    /// server that refuses to give them is asked without from then on.
     ///
     /// # Errors
     /// When no reply came after all tries, or the budget is used up.
-    pub async fn call(&self, request: &ChatRequest) -> Result<Completion, ModelError> {
+    pub async fn call(&self, request: &ChatRequest, logprobs: bool) -> Result<Completion, ModelError> {
         let estimated = wire::estimate(request);
         let mut backoff = Backoff::new(self.waits.0, self.waits.1, request.seed);
         let (mut retries, mut late) = (0, false);
         loop {
             let pass = self.gate.enter(estimated).await.map_err(|reason| self.over_budget(reason))?;
-            let asked = self.logprobs.get();
+            let asked = logprobs && !self.refuses_logprobs.get();
             let failure = match self.attempt(wire::request(&self.model, request, &self.dialect, asked)).await {
                 Ok(answer) => {
                     pass.took(answer.tokens.map_or(estimated, |tokens| tokens.prompt + tokens.completion));
@@ -218,7 +220,7 @@ impl HttpModel {
             // Who waits holds no place of those who could be answered.
             drop(pass);
             if asked && failure.is_about("logprobs") {
-                self.logprobs.set(false);
+                self.refuses_logprobs.set(true);
                 continue;
             }
             let again = failure.again == Again::Often || (failure.again == Again::Once && !late);
@@ -368,7 +370,7 @@ impl HttpModel {
 
 impl ChatModel for HttpModel {
     fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>> {
-        Box::pin(async move { Ok(self.call(&request).await?.reply) })
+        Box::pin(async move { Ok(self.call(&request, false).await?.reply) })
     }
 }
 

@@ -4,12 +4,15 @@ pub mod account;
 pub mod drive;
 pub mod http;
 pub mod local;
+pub mod record;
+pub mod replay;
 pub mod scripted;
 mod wire;
 
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chat::{Chat, Message, ToolCall};
@@ -54,7 +57,7 @@ impl ChatRequest {
 }
 
 /// One reply and what it cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The reply's text, without the text that ended it.
     pub text: String,
@@ -84,6 +87,11 @@ pub enum ModelError {
     /// What might be spent is spent: the call was not made.
     #[error("endpoint `{endpoint}`: {reason}")]
     Budget { endpoint: String, reason: OverBudget },
+    /// Answers come from a recording alone, and it has none to this request.
+    #[error(
+        "the recording has no reply of `{endpoint}` to this request: other parameters, or a call that was not finished then"
+    )]
+    NotRecorded { endpoint: String },
     /// The request does not fit the model's context.
     #[error("the chat has {tokens} tokens, the model's context {context}")]
     TooLong { tokens: usize, context: usize },

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::endpoint::{record_account, served_model};
 use super::prompt;
-pub use super::roles::{Agent, AgentKind, UserSpec, check_inputs, pool, templates};
+pub use super::roles::{Agent, AgentKind, UserSpec, calls_are_made, check_inputs, pool, templates};
 use super::roles::{AgentStyle, UserKind};
+use super::served::Served;
 use crate::dialogue::agent::{ChatAgent, Style};
 use crate::dialogue::agent_rule::RuleAgent;
 use crate::dialogue::agent_tools::schemas;
@@ -23,7 +23,6 @@ use crate::dialogue::world::World;
 use crate::engine::port::{Folder, Port};
 use crate::engine::stage::Context;
 use crate::llm::ChatModel;
-use crate::llm::http::HttpModel;
 use crate::llm::local::{LocalModel, REMEMBERED};
 use crate::model::bundle::{self, Bundle};
 use crate::model::device::device;
@@ -35,12 +34,13 @@ pub const SOURCES: Port<Source> = Port::new("sources");
 pub const POLICY: Folder = Folder::new("policy", bundle::FORMAT);
 
 /// The players of many dialogues, on one thread.
-pub struct Casting {
+pub struct Casting<'c> {
     /// Agent and user.
     pub cast: Cast,
     /// The models that compute here.
     pub models: Vec<Rc<dyn ChatModel>>,
-    served: Vec<(String, Rc<HttpModel>)>,
+    /// The models that are served.
+    pub served: Served<'c>,
     local: Option<Rc<LocalModel>>,
 }
 
@@ -49,21 +49,18 @@ pub struct Casting {
 /// # Errors
 /// When the port `policy` is not connected though the agent is it, a model or template cannot be loaded, or the profile does
 /// not know a served model.
-pub fn casting(context: &Context, agent: &Agent, user: &UserSpec, world: &Arc<World>) -> anyhow::Result<Casting> {
+pub fn casting<'c>(
+    context: &'c Context,
+    agent: &Agent,
+    user: &UserSpec,
+    world: &Arc<World>,
+) -> anyhow::Result<Casting<'c>> {
     let lexicon = Arc::new(Lexicon::new(world));
-    let mut served: Vec<(String, Rc<HttpModel>)> = Vec::new();
-    let mut serve = |name: &str| -> anyhow::Result<Rc<HttpModel>> {
-        if let Some((_, model)) = served.iter().find(|(known, _)| known == name) {
-            return Ok(model.clone());
-        }
-        let model = Rc::new(served_model(context, name)?);
-        served.push((name.to_owned(), model.clone()));
-        Ok(model)
-    };
+    let mut served = Served::new(context);
     let mut local = None;
     let model: Rc<dyn ChatModel> = match agent.kind {
         AgentKind::Rule => Rc::new(RuleAgent::new(lexicon.clone(), agent.noise)),
-        AgentKind::Served => serve(agent.model.as_deref().unwrap_or_default())?,
+        AgentKind::Served => served.serve(agent.model.as_deref().unwrap_or_default(), agent.replay, agent.logprobs)?,
         AgentKind::Policy => {
             let Some(path) = context.optional_input(POLICY.name) else {
                 bail!("the agent is a `policy`, and the input `policy` is not connected");
@@ -78,7 +75,7 @@ pub fn casting(context: &Context, agent: &Agent, user: &UserSpec, world: &Arc<Wo
         None if user.kind == UserKind::Script => User::Script(sources(context)?),
         None => User::Agenda { lexicon, patience: user.patience },
         Some((prompt, _)) => {
-            let model = serve(user.model.as_deref().unwrap_or_default())?;
+            let model = served.serve(user.model.as_deref().unwrap_or_default(), user.replay, false)?;
             let sampling = user.sampling();
             if user.kind == UserKind::Guide {
                 User::Guide(Rc::new(GuideUser::new(model, sampling, prompt)?), sources(context)?)
@@ -110,7 +107,13 @@ fn sources(context: &Context) -> anyhow::Result<Sources> {
     Ok(Arc::new(sources))
 }
 
-impl Casting {
+impl Casting<'_> {
+    /// How many dialogues at once: enough for the servers, or as many as suits models that compute here.
+    pub fn width(&self, here: usize) -> usize {
+        let served = self.served.width();
+        if self.local.is_some() || served == 0 { here.max(served) } else { served }
+    }
+
     /// The models as the driver wants them.
     pub fn driven(&self) -> Vec<&dyn ChatModel> {
         self.models.iter().map(|model| model.as_ref()).collect()
@@ -118,9 +121,7 @@ impl Casting {
 
     /// Records what the models did and cost.
     pub fn record(&self, context: &Context) {
-        for (name, model) in &self.served {
-            record_account(context, name, model.account());
-        }
+        self.served.record();
         if let Some(local) = &self.local {
             let counters = local.counters();
             context.figure("policy.prompt_tokens", counters.prompt as f64);

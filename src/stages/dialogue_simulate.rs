@@ -9,6 +9,7 @@ use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, SOURCES, UserSpec};
 use super::compat::{self, Compatible};
 use super::selection::{Selection, TASKS};
+use super::served::CALLS;
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
 use crate::dialogue::rules::ENVIRONMENT;
@@ -21,13 +22,17 @@ use crate::llm::ModelError;
 const WORLD: Port<WorldItem> = Port::new("world");
 const EPISODES: Port<EpisodeRow> = Port::new("episodes");
 
-/// Dialogues at once: enough to fill a local model's batches and an endpoint's places.
+/// Dialogues at once where no server says how many: enough to fill a local model's batches.
 const WIDTH: usize = 256;
 
 /// Lets an agent and a simulated user talk about each task, one dialogue a task.
 ///
 /// An episode ends as `success` (all goals reached), `failure` (not all) or `broken`: a model that did not answer says
 /// nothing about the agent. A policy whose context is full has failed. Episodes come in the order of the dialogues' names.
+///
+/// With served models there is an output `calls`: every call and what was answered. On the input `calls` of another run it
+/// answers the same requests, without a server where the players say `replay: only`. Calls that were finished are never made
+/// twice, also when the run was killed or a dialogue is broken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DialogueSimulate {
@@ -73,11 +78,12 @@ evaluate:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional()]
+        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional(), CALLS.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![EPISODES.one()]
+        let calls = casting::calls_are_made(&self.agent, &self.user).then(|| CALLS.one());
+        [EPISODES.one()].into_iter().chain(calls).collect()
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -124,7 +130,7 @@ impl DialogueSimulate {
                 anyhow::Ok(finished(&episode, played))
             }
         };
-        by_task(context, &EPISODES, width, &casting, tasks, play)?;
+        by_task(context, &EPISODES, casting.width(width), &casting, tasks, play)?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::dialogue::task::Task;
 use crate::engine::port::Port;
 use crate::engine::rows::{Journal, Key, Tally};
 use crate::engine::stage::Context;
+use crate::llm::record::CallRow;
 use crate::table::{Aside, Place, TableWriter};
 
 /// Results that are held while one before them is missing. Further ones are read from the journal when their turn comes.
@@ -25,6 +26,8 @@ pub(super) struct InOrder<'c, T: FromTask> {
     places: Vec<Place>,
     journal: Journal<T>,
     writer: TableWriter<T::Row>,
+    /// Where calls of served models are written, if there are such models.
+    calls: Option<TableWriter<CallRow>>,
     /// All numbers below were begun, or found in the journal.
     begun: usize,
     running: BTreeSet<usize>,
@@ -46,10 +49,10 @@ pub(super) struct InOrder<'c, T: FromTask> {
 }
 
 impl<'c, T: FromTask> InOrder<'c, T> {
-    /// Opens the table.
+    /// Opens the tables: the stage's own, and that of the calls of served models where there are such models.
     pub(super) fn new(
         context: &'c Context,
-        port: &Port<T::Row>,
+        (port, calls): (&Port<T::Row>, Option<&Port<CallRow>>),
         tasks: Tasks,
         journal: Journal<T>,
     ) -> anyhow::Result<Self> {
@@ -68,6 +71,7 @@ impl<'c, T: FromTask> InOrder<'c, T> {
             places,
             journal,
             writer: context.writer(port)?,
+            calls: calls.map(|port| context.writer(port)).transpose()?,
             begun: 0,
             running: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -146,13 +150,16 @@ impl<'c, T: FromTask> InOrder<'c, T> {
                 Some(result) => Some(result),
                 None => self.journal.read(&Key::of_json(&self.tasks.json(self.places[number])?)),
             };
-            let Some(result) = result else {
+            let Some(mut result) = result else {
                 self.lost = true;
                 break;
             };
             match result.broken() {
                 Some(reason) => self.reason = self.reason.take().or_else(|| Some(reason.to_owned())),
                 None => self.score += result.score(),
+            }
+            if let Some(writer) = &mut self.calls {
+                result.calls().into_iter().try_for_each(|call| writer.push(call))?;
             }
             for row in result.rows() {
                 self.writer.push(row)?;
@@ -205,6 +212,7 @@ impl<'c, T: FromTask> InOrder<'c, T> {
             bail!("every {one} is broken: {}", self.reason.as_deref().unwrap_or_default());
         }
         self.writer.finish()?;
+        self.calls.map_or(Ok(()), |calls| calls.finish().map(drop))?;
         if broken > 0 {
             self.context.warn(format!("{broken} of {rows} {many} are broken: a model did not answer"));
         }

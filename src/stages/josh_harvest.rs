@@ -9,6 +9,7 @@ use super::by_task::{FromTask, by_task};
 use super::casting::{self, Agent, POLICY, SOURCES, UserSpec};
 use super::compat::{self, Compatible};
 use super::selection::{Selection, TASKS};
+use super::served::CALLS;
 use crate::chat::{Chat, Message};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::agent::OUT_OF_RETRIES;
@@ -24,18 +25,19 @@ use crate::josh::rules::SEARCH;
 use crate::josh::search::{Settings, search};
 use crate::josh::simulation::{AgentError, AgentTurn, Broken, GoalIndex, Simulation, UserTurn};
 use crate::josh::tree::Outcome;
+use crate::llm::record;
 
 const WORLD: Port<WorldItem> = Port::new("world");
 const TREES: Port<NodeRow> = Port::new("trees");
 
-/// Dialogues at once; each has up to `beam` branches.
+/// Dialogues at once where no server says how many; each has up to `beam` branches.
 const WIDTH: usize = 64;
 
 /// Lets an agent and a simulated user talk as a branching tree about each task, and keeps what earned rewards (JOSH).
 ///
 /// Agent turns branch in two until there are `beam` branches; when a branch reaches a goal, the search goes on from it. Every
 /// branch draws from a seed of its own (quirk Q16). The table holds one row a node; a tree in which a model did not answer is
-/// `broken` and becomes no label.
+/// `broken` and becomes no label. With served models there is an output `calls`, as in `dialogue.simulate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoshHarvest {
@@ -92,11 +94,12 @@ harvest:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional()]
+        vec![TASKS.one(), WORLD.one(), POLICY.optional(), SOURCES.optional(), CALLS.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![TREES.one()]
+        let calls = casting::calls_are_made(&self.agent, &self.user).then(|| CALLS.one());
+        [TREES.one()].into_iter().chain(calls).collect()
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -140,7 +143,7 @@ harvest:
                 anyhow::Ok(Harvested { outcome: tree.outcome(), rows: rows(&dialogue, &tree) })
             }
         };
-        let complete = by_task(context, &TREES, WIDTH, &casting, tasks, play)?;
+        let complete = by_task(context, &TREES, casting.width(WIDTH), &casting, tasks, play)?;
         context.figure("complete", complete);
         Ok(())
     }
@@ -192,13 +195,13 @@ impl Simulation for Players<'_> {
     type State = Episode;
 
     async fn user_step(&self, episode: &mut Episode, seed: u64) -> Result<UserTurn, Broken> {
-        let turn = episode.user_step(self.cast, seed).await.map_err(|error| Broken(error.to_string()))?;
+        let turn = record::turn(episode.user_step(self.cast, seed)).await.map_err(|error| Broken(error.to_string()))?;
         Ok(if turn.ended { UserTurn::Over } else { UserTurn::GoesOn })
     }
 
     async fn agent_step(&self, episode: &mut Episode, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
         let before = episode.session.calls().len();
-        let turn = episode.agent_step(self.cast, seed).await;
+        let turn = record::turn(episode.agent_step(self.cast, seed)).await;
         let (task, rules) = (episode.session.task(), episode.session.rules());
         let hits = turn_hits(task, left, &episode.session.calls()[before..], rules);
         match turn {

@@ -28,6 +28,7 @@ mod in_order;
 mod prompt;
 mod roles;
 mod selection;
+mod served;
 mod training;
 
 #[cfg(test)]
@@ -134,6 +135,7 @@ pub static ROWS: &[RowType] = &[
     row::<crate::examples::PairExample>(),
     row::<crate::train::log::TrainLog>(),
     row::<crate::train::rows::TrainRow>(),
+    row::<crate::llm::record::CallRow>(),
     row::<crate::eval::score::ScoreRow>(),
     row::<crate::eval::score::SummaryRow>(),
     row::<crate::eval::compare::ComparisonRow>(),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::prompt;
+use super::served::{Replay, check_replay};
 use crate::dialogue::template::{self, GOAL_VARIABLES, GUIDE_VARIABLES, Template};
 use crate::engine::stage::{Problem, Profile};
 use crate::fs;
@@ -80,6 +81,13 @@ pub struct Agent {
     /// Replies that one turn may take before it counts as silent.
     #[serde(default = "three")]
     pub tries: usize,
+    /// Ask a served model for the log-probabilities of its replies, whose sums the table `calls` keeps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub logprobs: bool,
+    /// Have requests of a served model answered by the table on the input port `calls`: `only`, or `first` and else by the
+    /// server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 /// Who speaks for the customer.
@@ -125,6 +133,10 @@ pub struct UserSpec {
     /// Misunderstandings that the agenda user bears before it gives up.
     #[serde(default = "four_times")]
     pub patience: u32,
+    /// Have requests of a served model answered by the table on the input port `calls`: `only`, or `first` and else by the
+    /// server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 fn one() -> f32 {
@@ -176,6 +188,8 @@ impl Default for Agent {
             stop: Vec::new(),
             seed: None,
             tries: three(),
+            logprobs: false,
+            replay: None,
         }
     }
 }
@@ -190,6 +204,7 @@ impl Default for UserSpec {
             top_p: one(),
             max_tokens: reply_tokens(),
             patience: four_times(),
+            replay: None,
         }
     }
 }
@@ -208,11 +223,14 @@ impl Agent {
         wrong("top_k", "must be at least 1", self.top_k == Some(0));
         wrong("tries", "must be at least 1", self.tries == 0);
         wrong("stop", "must not hold an empty text", self.stop.iter().any(String::is_empty));
-        wrong("model", "must name a served model", self.kind == AgentKind::Served && self.model.is_none());
+        let served = self.kind == AgentKind::Served;
+        wrong("model", "must name a served model", served && self.model.is_none());
+        wrong("logprobs", "are given by served models only", self.logprobs && !served);
+        wrong("replay", "is for served models: calls of others are not recorded", self.replay.is_some() && !served);
         wrong(
             "style",
             "`tools` takes a served model (`kind: served`): a policy and rules write their calls as text, which is `react`",
-            native && self.kind != AgentKind::Served,
+            native && !served,
         );
         let prompt = self.system_prompt.as_deref().unwrap_or_default();
         let other = if native { matches!(prompt, "react" | "brief") } else { prompt == "tools" };
@@ -247,6 +265,9 @@ impl UserSpec {
         let mut problems = sampling_problems("user", self.temperature, self.top_p, self.max_tokens);
         if self.is_model() && self.model.is_none() {
             problems.push(Problem::new("user.model", "must name a served model"));
+        }
+        if self.replay.is_some() && !self.is_model() {
+            problems.push(Problem::new("user.replay", "is for served models: calls of others are not recorded"));
         }
         problems
     }
@@ -312,7 +333,17 @@ pub fn check_inputs(agent: &Agent, user: &UserSpec, connected: &[&str]) -> Vec<P
         let message = format!("is `{kind}`, so input `sources` must be connected: `multiwoz.transcribe` makes them");
         problems.push(Problem::new("user.kind", message));
     }
+    let replays = [
+        (agent.kind == AgentKind::Served).then_some(("agent.replay", agent.replay)),
+        user.is_model().then_some(("user.replay", user.replay)),
+    ];
+    problems.extend(check_replay(&replays.into_iter().flatten().collect::<Vec<_>>(), connected));
     problems
+}
+
+/// Whether calls of served models are made, which the output `calls` records.
+pub fn calls_are_made(agent: &Agent, user: &UserSpec) -> bool {
+    agent.kind == AgentKind::Served || user.is_model()
 }
 
 /// The content of the templates that parameters name, for fingerprints.

@@ -14,5 +14,6 @@ mod pipelines;
 mod project;
 mod rows;
 mod running;
+mod served;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 mod server;

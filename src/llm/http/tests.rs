@@ -174,10 +174,12 @@ fn a_server_that_refuses_log_probabilities_is_asked_without() {
         }
     });
     let model = model(&refuses);
-    model.want_logprobs();
-    for _ in 0..2 {
-        assert_eq!(ask(&model).unwrap().text, "without");
-    }
+    let stop = AtomicBool::new(false);
+    let (first, second) = (request(1), request(2));
+    let jobs = [&first, &second].into_iter().map(|request| model.call(request, true));
+    let mut said = Vec::new();
+    drive_here(&[&model], 1, jobs, |_, completion| said.push(completion.unwrap().reply.text), &stop).unwrap();
+    assert_eq!(said, ["without", "without"]);
     assert_eq!((refuses.requests().len(), model.account().retries), (3, 0));
 }
 
