@@ -240,7 +240,7 @@ impl Simulation for Rivals {
 
     async fn agent_step(&self, state: &mut Chat, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
         state.push(Message::assistant(seed.to_string()));
-        let goal = usize::from(seed % 2 == 0);
+        let goal = usize::from(seed.is_multiple_of(2));
         let hits =
             if state.len() == 2 { left.iter().copied().filter(|hit| *hit == goal).collect() } else { Vec::new() };
         Ok(AgentTurn { finished: true, hits })
@@ -313,7 +313,8 @@ impl Simulation for Endless {
 
     async fn agent_step(&self, state: &mut Chat, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
         state.push(Message::assistant(format!("{seed:300}")));
-        let hits = if state.len() % 20 == 0 { left.first().copied().into_iter().collect() } else { Vec::new() };
+        let hits =
+            if state.len().is_multiple_of(20) { left.first().copied().into_iter().collect() } else { Vec::new() };
         Ok(AgentTurn { finished: true, hits })
     }
 

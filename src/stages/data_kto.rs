@@ -173,11 +173,16 @@ mod tests {
         assert!(DataKto::default().also_depends_on(&bench.project()).unwrap().is_empty());
         let error = |name| format!("{:#}", bench.run(&stage(name), &[("trees", &nodes)]).unwrap_err());
         assert_eq!(error("react"), "template `react` shows tools: connect input `world`");
-    /// Which turns are desirable.
-    #[serde(default)]
-    pub good: Good,
         assert!(error("reakt").contains("none of `react`, `brief` and `tools`"));
-        let clash = DataKto { recipe: Recipe::Paper, trees: Trees::Rewarded, system_prompt: None };
-        assert_eq!(clash.check()[0].field, "trees");
+        let fields = |stage: DataKto| stage.check().into_iter().map(|problem| problem.field).collect::<Vec<_>>();
+        let clash =
+            DataKto { compat: Compat::Paper, trees: Trees::Rewarded, good: Good::Successful, ..DataKto::default() };
+        assert_eq!(fields(clash.clone()), ["trees", "good"]);
+        let quirks = Quirks([(Quirk::Q36, Compat::Fixed)].into());
+        assert!(fields(DataKto { quirks, ..clash }).is_empty());
+        let bare = DataSft { compat: Compat::RepoHead, system_prompt: Some("react".to_owned()), ..DataSft::default() };
+        assert_eq!(bare.check()[0].field, "system_prompt");
+        let quirks = Quirks([(Quirk::Q30, Compat::Fixed)].into());
+        assert!(DataSft { quirks, ..bare }.check().is_empty());
     }
 }
