@@ -17,6 +17,7 @@ pub mod observation;
 pub mod oracle;
 pub mod python_json;
 pub mod react;
+pub mod replay;
 pub mod reward;
 pub mod rules;
 pub mod seed;

@@ -15,6 +15,7 @@ pub mod model_init;
 pub mod multiwoz_synthesize;
 pub mod multiwoz_transcribe;
 pub mod toolwoz_convert;
+pub mod toolwoz_replay;
 pub mod train_kto;
 pub mod train_sft;
 pub mod trl;
@@ -96,6 +97,7 @@ pub static KINDS: &[Kind] = &[
     kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
+    compatible::<toolwoz_replay::ToolwozReplay>(),
     compatible::<eval_toolwoz::EvalToolwoz>(),
     kind::<eval_compare::EvalCompare>(),
     kind::<command_run::CommandRun>(),
@@ -124,6 +126,7 @@ pub static ROWS: &[RowType] = &[
     row::<crate::dialogue::task::Task>(),
     row::<crate::dialogue::task::WorldItem>(),
     row::<crate::dialogue::episode::EpisodeRow>(),
+    row::<crate::dialogue::replay::OutcomeRow>(),
     row::<crate::josh::node::NodeRow>(),
     row::<crate::examples::SftExample>(),
     row::<crate::examples::KtoExample>(),

@@ -5,6 +5,9 @@ mod bad;
 mod engine;
 mod faults;
 mod fingerprints;
+#[path = "../../src/golden.rs"]
+#[expect(dead_code, reason = "the unit tests use the rest")]
+mod golden;
 mod kinds;
 mod layers;
 mod matrix;
@@ -12,8 +15,12 @@ mod mutations;
 mod orphans;
 mod pipelines;
 mod project;
+mod replay;
 mod rows;
 mod running;
 mod served;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 mod server;
+
+// For `golden`, which is the library's own.
+use thresh::fs;
