@@ -2,6 +2,7 @@
 
 mod authors;
 mod bad;
+mod doctor;
 mod engine;
 mod faults;
 mod fingerprints;
@@ -15,5 +16,4 @@ mod project;
 mod rows;
 mod running;
 mod served;
-#[expect(dead_code, reason = "the unit tests use the rest")]
 mod server;
