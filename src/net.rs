@@ -4,6 +4,7 @@ pub mod gate;
 
 use std::time::{Duration, SystemTime};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
@@ -24,6 +25,16 @@ pub fn client(url: &Url) -> ClientBuilder {
     let here =
         host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     if here { builder.no_proxy() } else { builder }
+}
+
+/// Lets this process have as many connections and files open as the system allows it; usually it starts with less.
+pub fn allow_many() {
+    if let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && now < most
+    {
+        // Where it is refused, calls wait for connections that cannot be opened yet, as after any other trouble.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// What went wrong, in one line: the innermost cause, without the address, which may hold secrets.

@@ -2,6 +2,7 @@
 
 mod check;
 mod compare;
+mod doctor;
 mod export;
 mod gc;
 mod graph;
@@ -69,6 +70,8 @@ enum Command {
     Gc(gc::GcArgs),
     /// Keep a run and its results whatever is collected.
     Pin(gc::PinArgs),
+    /// Look whether store, profile, device and endpoints work, and say what to do where they do not.
+    Doctor(doctor::DoctorArgs),
     /// List the kinds of stages, or document one.
     Kinds(kinds::KindsArgs),
     /// Write the JSON Schemas of pipelines and tables.
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Pin(args) => gc::run_pin(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Kinds(args) => kinds::run(&args),
         Command::Schema(args) => schema::run(&args),
     };

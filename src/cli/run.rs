@@ -16,6 +16,7 @@ use crate::config::Pipeline;
 use crate::engine::graph::Graph;
 use crate::engine::runner::{self, Options, RunError};
 use crate::engine::store::{Manifest, Store};
+use crate::net;
 use crate::report::tell;
 use crate::report::{self, Report};
 
@@ -51,6 +52,8 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> Outcome {
     // Before there are threads, and before this process grows.
     child::start()?;
+    // After that, so that commands keep the limit that they were given.
+    net::allow_many();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_stack_size(16 << 20)

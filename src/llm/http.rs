@@ -1,5 +1,7 @@
 //! A model behind an OpenAI-compatible address: `POST {url}/chat/completions`.
 
+pub mod probe;
+
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -180,6 +182,11 @@ impl HttpModel {
             refuses_logprobs: Cell::new(false),
             account: Cell::default(),
         })
+    }
+
+    /// Where it is asked.
+    pub fn address(&self) -> &str {
+        self.url.as_str()
     }
 
     /// The most calls in flight at once.

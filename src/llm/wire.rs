@@ -201,6 +201,13 @@ fn logprob(choice: &Value) -> Option<f64> {
     tokens.iter().map(|token| token.get("logprob")?.as_f64()).sum()
 }
 
+/// The names in a list of models: `{"data": [{"id": …}, …]}`.
+pub(super) fn models(body: &[u8]) -> Option<Vec<String>> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    let models = json.get("data")?.as_array()?;
+    Some(models.iter().filter_map(|model| model.get("id")?.as_str()).map(str::to_owned).collect())
+}
+
 /// The message of an error body: `{"error": {"message": …}}`, `{"error": …}`, `{"message": …}` or `{"detail": …}`.
 pub(super) fn error_message(body: &[u8]) -> Option<String> {
     message(&serde_json::from_slice(body).ok()?)

@@ -1,12 +1,17 @@
 //! Served models for stages: the profile's settings, made a model.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::engine::stage::{Context, Endpoint};
+use crate::engine::stage::{Context, Endpoint, in_full};
 use crate::llm::account::Account;
-use crate::llm::http::{Dialect, HttpModel, HttpSettings};
+use crate::llm::drive::drive_here;
+use crate::llm::http::probe::probe;
+pub use crate::llm::http::probe::{Finding, Verdict};
+use crate::llm::http::{Dialect, EndpointError, HttpModel, HttpSettings};
+use crate::model::device::device;
 
 /// The served model that a pipeline calls `name`. Its errors call the endpoint so, too.
 ///
@@ -15,6 +20,40 @@ use crate::llm::http::{Dialect, HttpModel, HttpSettings};
 pub fn served_model(context: &Context, name: &str) -> anyhow::Result<HttpModel> {
     let endpoint = context.endpoint(name)?;
     Ok(HttpModel::new(name, &settings(name, endpoint)?)?)
+}
+
+/// Looks at an endpoint: its address, its key, and with `ask` what its server says to at most six tiny calls.
+pub fn examine(name: &str, endpoint: Endpoint, ask: bool) -> Vec<Finding> {
+    let key = endpoint.key_env.clone();
+    let model = settings(name, endpoint).and_then(|settings| {
+        let patient = HttpSettings { retries: settings.retries.min(1), ..settings };
+        Ok(HttpModel::new(name, &patient)?)
+    });
+    let model = match model {
+        Ok(model) => model,
+        Err(error) => {
+            let missing = matches!(error.downcast_ref(), Some(EndpointError::NoKey { .. }));
+            let advice =
+                if missing { "set the variable where `thresh` is started" } else { "put it right in thresh.toml" };
+            return vec![Finding::wrong("settings", in_full(&error), advice)];
+        }
+    };
+    let key = key.map_or("no key is needed".to_owned(), |variable| format!("`{variable}` holds a key"));
+    let mut findings = vec![Finding::fine("settings", format!("{}, {key}", model.address()))];
+    if ask {
+        let job = std::iter::once(probe(&model));
+        // Nobody stops it: it ends by itself when the time limits are over.
+        let _ = drive_here(&[&model], 1, job, |_, found| findings.extend(found), &AtomicBool::new(false));
+    }
+    findings
+}
+
+/// Looks at the device of a profile.
+pub fn examine_device(name: &str) -> Finding {
+    match device(name) {
+        Ok(_) => Finding::fine("device", format!("`{name}` can be used")),
+        Err(error) => Finding::wrong("device", error.to_string(), "say `device = \"cpu\"` in thresh.toml"),
+    }
 }
 
 /// Records what a served model has cost, as figures of this run.

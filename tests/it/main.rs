@@ -2,6 +2,7 @@
 
 mod authors;
 mod bad;
+mod doctor;
 mod engine;
 mod faults;
 mod fingerprints;
@@ -19,7 +20,6 @@ mod replay;
 mod rows;
 mod running;
 mod served;
-#[expect(dead_code, reason = "the unit tests use the rest")]
 mod server;
 
 // For `golden`, which is the library's own.

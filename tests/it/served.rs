@@ -287,3 +287,16 @@ fn what_was_recorded_is_played_again_without_a_server() {
     assert!(found["paid.recorded"] > 30.0 && found["paid.replies"] > 3.0, "{found:?}");
     assert!(bill.counts().len() < asked / 2);
 }
+
+#[test]
+fn a_low_limit_on_open_files_does_not_count() {
+    let (server, _) = serve(false, Duration::from_millis(100));
+    let text = pipeline("", 100).split("  harvest:").next().unwrap().to_owned();
+    let project = project(&server, "in_flight = 90\nretries = 0\n", &text);
+    let mut command = std::process::Command::new("sh");
+    let run = format!("ulimit -Sn 60 && exec {} run -q p.yaml", env!("CARGO_BIN_EXE_thresh"));
+    let output = command.args(["-c", &run]).current_dir(project.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("broken"));
+    assert!(server.most_at_once() > 60, "{}", server.most_at_once());
+}
