@@ -1,5 +1,6 @@
 //! Behaviour through the real binary, in projects made for each test.
 
+mod agents;
 mod authors;
 mod bad;
 mod doctor;
