@@ -3,6 +3,7 @@
 //! The modes and the numbered quirks stand here, and nothing of what they mean for the code: each part of the domain adds to
 //! [`Rules`] the questions that it asks (`dialogue/rules.rs`, `josh/rules.rs`), and every question names its quirk.
 
+pub mod document;
 pub mod quirk;
 
 use std::collections::BTreeMap;

@@ -117,13 +117,13 @@ quirks! {
         Switched { paper: "the run's seed for every step", repo_head: "as `paper`", pypi: "as `paper`", fixed: "a seed for each dialogue, node, step and round" });
     /// A note of lost tries on finished leaves.
     Q17 = ("a note of lost tries on finished leaves", "When the last round of tries ends, the note that tries ran out is put on leaves that did answer in that round.",
-        Switched { paper: "noted on all leaves of the last round", repo_head: "as `paper`", pypi: "as `paper`", fixed: "noted on unfinished leaves only" });
+        Switched { paper: "noted on unfinished leaves only", repo_head: "noted on all leaves of the last round", pypi: "as `repo-head`", fixed: "as `paper`" });
     /// The leaf that ends the task.
     Q18 = ("the leaf that ends the task", "The leaf that reached the last goals is remembered. October's test takes only a leaf that found exactly one goal left.",
         Switched { paper: "as `repo-head`", repo_head: "remembered when one goal was left", pypi: "remembered when its hits are all that was left", fixed: "as `pypi-0.1.4`" });
     /// Examples without an answer.
-    Q19 = ("examples without an answer", "Recorded examples lose their trailing user messages. Of a list of nothing else, one message stays.",
-        Switched { paper: "as `repo-head`", repo_head: "one message stays", pypi: "as `repo-head`", fixed: "no example without a message of the agent" });
+    Q19 = ("examples without an answer", "Recorded examples lose the messages behind the agent's last one. Where the agent has said nothing, something is recorded all the same.",
+        Switched { paper: "the customer's last words are cut, but not those that end a dialogue; a root without an answer is recorded empty", repo_head: "trailing user messages are cut, what tools returned among them; of a list of nothing else one message stays", pypi: "as `repo-head`", fixed: "no example without a message of the agent" });
     /// A step that raised is judged.
     Q20 = ("a step that raised is judged", "An agent's step that raised an exception is still judged by the calls that it remembers, and may become the root.",
         Switched { paper: "judged", repo_head: "as `paper`", pypi: "as `paper`", fixed: "earns nothing" });
