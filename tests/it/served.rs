@@ -330,3 +330,30 @@ fn rates_are_kept() {
         begin.elapsed()
     );
 }
+
+#[test]
+fn a_full_context_is_the_agents_failure_and_is_recorded_as_such() {
+    let asked = Arc::new(Mutex::new(0));
+    let ours = asked.clone();
+    let server = Server::start(move |request, _| {
+        *ours.lock().unwrap() += 1;
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let full = r#"{"error":{"message":"Requested tokens (99) exceed context window of 64","code":"context_length_exceeded"}}"#;
+        let long = body["messages"].as_array().unwrap().len() > 4;
+        if long { Answer::json(400, full) } else { Answer::json(200, completion(request)) }
+    });
+    let text = pipeline("", 8).split("  harvest:").next().unwrap().to_owned();
+    let project = project(&server, "", &text);
+    let found = figures(&project, &[], "episodes");
+    assert_eq!((found["rows.broken"], found["paid.failures"]), (0.0, 0.0));
+    let shown = project.ok(&["show", "--json", "p.yaml", "episodes.episodes"]);
+    assert!(shown.contains("Requested tokens (99) exceed context window of 64"), "{shown}");
+    let before = (*asked.lock().unwrap(), std::fs::read(project.result("p.yaml", "episodes.episodes")).unwrap());
+    let (head, stage) = text.split_once("  episodes:\n").unwrap();
+    let again = stage.replace("world: toolwoz.world", "world: toolwoz.world, calls: first.calls");
+    let again = again.replace("model: paid", "model: paid, replay: only");
+    project.write("p.yaml", &format!("{head}  first:\n{stage}  episodes:\n{again}"));
+    project.ok(&["run", "-q", "p.yaml"]);
+    let after = (*asked.lock().unwrap(), std::fs::read(project.result("p.yaml", "episodes.episodes")).unwrap());
+    assert!(before == after);
+}
