@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::LocalBoxFuture;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use super::completion::Completion;
 pub use super::wire::Dialect;
 use super::wire::{self, Answer};
 use super::{ChatModel, ChatRequest, ModelError, Reply};
@@ -93,15 +93,6 @@ pub struct HttpModel {
     dialect: Dialect,
     refuses_logprobs: Cell<bool>,
     account: Cell<Account>,
-}
-
-/// A reply and what only the recording keeps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Completion {
-    /// The reply.
-    pub reply: Reply,
-    /// The sum of the log-probabilities of its tokens, where they were asked for and the server gives them.
-    pub logprob: Option<f64>,
 }
 
 /// A secret: it prints as `[key]`.
@@ -209,7 +200,7 @@ impl HttpModel {
     /// server that refuses to give them is asked without from then on.
     ///
     /// # Errors
-    /// When no reply came after all tries, or the budget is used up.
+    /// When no answer came after all tries, or the budget is used up.
     pub async fn call(&self, request: &ChatRequest, logprobs: bool) -> Result<Completion, ModelError> {
         let estimated = wire::estimate(request);
         let mut backoff = Backoff::new(self.waits.0, self.waits.1, request.seed);
@@ -226,6 +217,9 @@ impl HttpModel {
             };
             // Who waits holds no place of those who could be answered.
             drop(pass);
+            if let ModelError::ContextFull { reason, .. } = failure.error {
+                return Ok(Completion::full(reason));
+            }
             if asked && failure.is_about("logprobs") {
                 self.refuses_logprobs.set(true);
                 continue;
@@ -273,7 +267,7 @@ impl HttpModel {
             completion_tokens: tokens.completion,
             cut_off: answer.cut_off,
         };
-        Completion { reply, logprob: answer.logprob }
+        Completion { reply, logprob: answer.logprob, full: None }
     }
 
     /// What a reply says, without the key.
@@ -377,7 +371,7 @@ impl HttpModel {
 
 impl ChatModel for HttpModel {
     fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>> {
-        Box::pin(async move { Ok(self.call(&request, false).await?.reply) })
+        Box::pin(async move { self.call(&request, false).await?.reply(&self.name) })
     }
 }
 

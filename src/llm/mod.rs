@@ -1,6 +1,7 @@
 //! Language models behind one trait: an endpoint, a model of our own, a script, a recording.
 
 pub mod account;
+pub mod completion;
 pub mod drive;
 pub mod http;
 pub mod local;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::http::Completion;
+use super::completion::Completion;
 use super::{ChatRequest, Reply};
 use crate::chat::{Message, ToolCall};
 use crate::table::Row;
@@ -68,6 +68,8 @@ pub struct CallRow {
     pub cut_off: bool,
     /// The sum of the log-probabilities of the reply's tokens, where it was asked for and given.
     pub logprob: Option<f64>,
+    /// Where the request did not fit the model's context: the server's words. Then nothing was answered.
+    pub full: Option<String>,
 }
 
 impl Row for CallRow {
@@ -89,7 +91,7 @@ impl CallRow {
             completion_tokens: self.completion_tokens,
             cut_off: self.cut_off,
         };
-        Completion { reply, logprob: self.logprob }
+        Completion { reply, logprob: self.logprob, full: self.full }
     }
 }
 
@@ -187,7 +189,7 @@ fn rows(dialogue: &str, mut made: Vec<Made>) -> Vec<CallRow> {
 }
 
 fn row(dialogue: &str, call: u32, made: &Made, told: Told) -> CallRow {
-    let Made { place, model, key, request, completion: Completion { reply, logprob } } = made;
+    let Made { place, model, key, request, completion: Completion { reply, logprob, full } } = made;
     CallRow {
         dialogue: dialogue.to_owned(),
         call,
@@ -212,6 +214,7 @@ fn row(dialogue: &str, call: u32, made: &Made, told: Told) -> CallRow {
         completion_tokens: reply.completion_tokens,
         cut_off: reply.cut_off,
         logprob: *logprob,
+        full: full.clone(),
     }
 }
 
@@ -346,7 +349,13 @@ mod tests {
             cut_off: false,
         };
         let key = key("m", &request);
-        dialogue.note(Made { place, model: "m".into(), key, request, completion: Completion { reply, logprob: None } });
+        dialogue.note(Made {
+            place,
+            model: "m".into(),
+            key,
+            request,
+            completion: Completion { reply, logprob: None, full: None },
+        });
     }
 
     /// Branches that each take two calls, after a call of their own dialogue's beginning.
@@ -436,6 +445,6 @@ mod tests {
 
     #[test]
     fn the_row_is_a_table() {
-        assert_eq!(crate::table::schema::<CallRow>().fields().len(), 23);
+        assert_eq!(crate::table::schema::<CallRow>().fields().len(), 24);
     }
 }

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 
-use super::http::{Completion, HttpModel};
+use super::completion::Completion;
+use super::http::HttpModel;
 use super::record::{CallRow, Dialogue, Made, Place, key};
 use super::{ChatModel, ChatRequest, ModelError, Reply};
 
@@ -138,7 +139,7 @@ impl Recorded {
         match &self.source {
             Source::Recording(_) => Err(ModelError::NotRecorded { endpoint: self.name.to_string() }),
             Source::RecordingThenServer(_, server) | Source::Server(server) => {
-                Ok(server.call(request, self.logprobs).await?.reply)
+                server.call(request, self.logprobs).await?.reply(&self.name)
             }
         }
     }
@@ -152,9 +153,9 @@ impl ChatModel for Recorded {
             let Some((dialogue, place)) = here else { return self.outside(&request).await };
             let key = key(&self.name, &request);
             let completion = self.answer(CallId { dialogue: &dialogue.name, place, key: &key }, &request).await?;
-            let reply = completion.reply.clone();
+            let reply = completion.clone().reply(&self.name);
             dialogue.note(Made { place, model: self.name.clone(), key, request, completion });
-            Ok(reply)
+            reply
         })
     }
 }

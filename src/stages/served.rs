@@ -12,7 +12,8 @@ use super::endpoint::{record_account, served_model};
 use crate::engine::port::Port;
 use crate::engine::rows::{Journal, Key};
 use crate::engine::stage::{Context, Problem};
-use crate::llm::http::{Completion, HttpModel};
+use crate::llm::completion::Completion;
+use crate::llm::http::HttpModel;
 use crate::llm::record::CallRow;
 use crate::llm::replay::{CallId, Recorded, Recording, Shelf, Source};
 

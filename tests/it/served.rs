@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ stages:
     kind: josh.harvest
     in: {{tasks: toolwoz.tasks, world: toolwoz.world}}
     with:
-      agent: {{kind: served, model: paid, temperature: 1.0{agent}}}
+      agent: {{kind: served, model: paid, style: tools, temperature: 1.0{agent}}}
       tasks: {{split: train, limit: 12}}
       beam: 4
       max_steps: 3
@@ -42,25 +42,39 @@ fn hash(bytes: &[u8]) -> u64 {
 /// What the model says to a request: a matter of the request alone, and not always sensible.
 fn completion(request: &Request) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
-    let call =
-        json!([{"id": "a", "type": "function", "function": {"name": "search_hotel", "arguments": "{\"area\": "}}]);
-    let (text, calls) = match hash(body.to_string().as_bytes()) % 6 {
-        0 => ("APICALL {\"name\": \"search_restaurant\", \"parameters\": {\"area\": <COMMAND_END>", Value::Null),
-        1 => ("PLAN grüßen 🌍 <COMMAND_END> SPEAK „Schön“, or 東京? \u{0} <COMMAND_END>", Value::Null),
-        2 => ("SPEAK Which area do you want? <COMMAND_END>", call),
-        3 => ("", Value::Null),
-        4 => (
-            "APICALL {\"name\": \"search_restaurant\", \"parameters\": {\"area\": \"centre\"}} <COMMAND_END>",
-            Value::Null,
-        ),
-        _ => ("SPEAK Anything else? <COMMAND_END>", Value::Null),
-    };
+    let kind = hash(body.to_string().as_bytes()) % 6;
+    let (text, calls) = if body["tools"].is_null() { said(kind) } else { called(kind) };
     let message = json!({"role": "assistant", "content": text, "tool_calls": calls});
-    let usage = json!({"prompt_tokens": request.body.len() / 4, "completion_tokens": text.len() / 4});
+    let usage = json!({"prompt_tokens": request.body.len() / 4, "completion_tokens": 10});
     let logprobs = json!({"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]});
     let logprobs = if body["logprobs"] == true { logprobs } else { Value::Null };
     let choice = json!({"message": message, "finish_reason": "stop", "logprobs": logprobs});
     json!({"choices": [choice], "usage": usage}).to_string()
+}
+
+/// A reply in text commands.
+fn said(kind: u64) -> (&'static str, Value) {
+    let text = match kind {
+        0 => "APICALL {\"name\": \"search_restaurant\", \"parameters\": {\"area\": <COMMAND_END>",
+        1 => "PLAN grüßen 🌍 <COMMAND_END> SPEAK „Schön“, or 東京? \u{0} <COMMAND_END>",
+        2 => "SPEAK Which area do you want? <COMMAND_END>",
+        3 => "",
+        4 => "APICALL {\"name\": \"search_restaurant\", \"parameters\": {\"area\": \"centre\"}} <COMMAND_END>",
+        _ => "SPEAK Anything else? <COMMAND_END>",
+    };
+    (text, Value::Null)
+}
+
+/// A reply with native calls, some of which are none.
+fn called(kind: u64) -> (&'static str, Value) {
+    let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+    match kind {
+        0 => ("", json!([call("a", "search_restaurant", "{\"area\": ")])),
+        1 => ("", json!([call("a", "search_hotel", "{}"), call("b", "search_spaceship", "[1]")])),
+        2 => ("", json!([call("", "search_restaurant", "{\"area\": \"centre\"}")])),
+        3 => ("", Value::Null),
+        _ => ("Grüße, what else? 🌍", Value::Null),
+    }
 }
 
 /// How often each request was answered whole: what a paid server would send a bill for.
@@ -299,4 +313,47 @@ fn a_low_limit_on_open_files_does_not_count() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!String::from_utf8_lossy(&output.stderr).contains("broken"));
     assert!(server.most_at_once() > 60, "{}", server.most_at_once());
+}
+
+#[test]
+fn rates_are_kept() {
+    let (server, _) = serve(false, Duration::ZERO);
+    let text = pipeline("", 5).split("  harvest:").next().unwrap().to_owned();
+    let project = project(&server, "requests_per_minute = 1200\n", &text);
+    project.ok(&["run", "-q", "--upto", "toolwoz", "p.yaml"]);
+    let begin = Instant::now();
+    project.ok(&["run", "-q", "p.yaml"]);
+    let calls = server.requests().len() as u32;
+    assert!(
+        calls > 5 && begin.elapsed() >= (calls - 1) * Duration::from_millis(50),
+        "{calls} in {:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_full_context_is_the_agents_failure_and_is_recorded_as_such() {
+    let asked = Arc::new(Mutex::new(0));
+    let ours = asked.clone();
+    let server = Server::start(move |request, _| {
+        *ours.lock().unwrap() += 1;
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let full = r#"{"error":{"message":"Requested tokens (99) exceed context window of 64","code":"context_length_exceeded"}}"#;
+        let long = body["messages"].as_array().unwrap().len() > 4;
+        if long { Answer::json(400, full) } else { Answer::json(200, completion(request)) }
+    });
+    let text = pipeline("", 8).split("  harvest:").next().unwrap().to_owned();
+    let project = project(&server, "", &text);
+    let found = figures(&project, &[], "episodes");
+    assert_eq!((found["rows.broken"], found["paid.failures"]), (0.0, 0.0));
+    let shown = project.ok(&["show", "--json", "p.yaml", "episodes.episodes"]);
+    assert!(shown.contains("Requested tokens (99) exceed context window of 64"), "{shown}");
+    let before = (*asked.lock().unwrap(), std::fs::read(project.result("p.yaml", "episodes.episodes")).unwrap());
+    let (head, stage) = text.split_once("  episodes:\n").unwrap();
+    let again = stage.replace("world: toolwoz.world", "world: toolwoz.world, calls: first.calls");
+    let again = again.replace("model: paid", "model: paid, replay: only");
+    project.write("p.yaml", &format!("{head}  first:\n{stage}  episodes:\n{again}"));
+    project.ok(&["run", "-q", "p.yaml"]);
+    let after = (*asked.lock().unwrap(), std::fs::read(project.result("p.yaml", "episodes.episodes")).unwrap());
+    assert!(before == after);
 }

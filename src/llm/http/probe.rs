@@ -6,8 +6,9 @@ use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
-use super::{Completion, HttpModel, wire};
+use super::{HttpModel, wire};
 use crate::chat::Message;
+use crate::llm::completion::Completion;
 use crate::llm::{ChatRequest, ModelError, Sampling};
 
 /// How good a finding is.
