@@ -316,15 +316,17 @@ fn the_guide_user_is_told_both_dialogues_under_the_right_names() {
     let town = Town::synthetic(3, 1);
     let script = Rc::new(Scripted::new([
         "It wants a hotel.\nSuggested quote: \"hello there\"",
-        "Suggested quote: what is the phone number? END_CONVERSATION",
-        "Suggested quote: thanks. END_CONVERSATION",
+        "Suggested quote: what is the phone number?",
+        "Suggested quote: book it END_CONVERSATION",
     ]));
     let (_, sources) = scripted_customer(&town, &["a room please", "which one?", "any"]);
     let prompt = Template::new("guide", GUIDE_USER, GUIDE_VARIABLES).unwrap();
     let user = User::Guide(Rc::new(GuideUser::new(script.clone(), sampling(), prompt).unwrap()), sources);
-    let row = town.play(&Cast { user, ..town.cast(Rc::new(Scripted::new(["SPEAK one", "SPEAK two"]))) }, 0, 1);
+    let agent = Rc::new(Scripted::new(["SPEAK one", "SPEAK two", "SPEAK booked"]));
+    let row = town.play(&Cast { user, ..town.cast(agent) }, 0, 1);
     let texts: Vec<&str> = row.messages.iter().map(|message| message.content.as_str()).collect();
-    assert_eq!(texts, ["hello there", "one", "what is the phone number?", "two", "thanks. END_CONVERSATION"]);
+    assert_eq!(texts, ["hello there", "one", "what is the phone number?", "two", "book it", "booked"]);
+    assert!(row.ended, "the last word was answered");
     let told: Vec<String> = script.requests().iter().map(|request| request.messages()[0].content.clone()).collect();
     assert!(told.iter().all(|text| text.contains("customer: a room please\nagent: which one?\ncustomer: any\n")));
     assert!(told.iter().all(|text| !text.contains("<span")) && !told[0].contains("hello there"));
