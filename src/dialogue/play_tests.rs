@@ -225,7 +225,7 @@ fn native_calls_are_all_made_and_answered_in_order() {
     assert_eq!(row.internal[5].content, "ERROR: INVALID ARGUMENTS: they are a list, expected an object");
     assert!(row.internal[6].content.starts_with("ERROR: INVALID ARGUMENTS: they are no JSON: EOF"));
     assert_eq!(row.internal[4].tool_calls[1].function.arguments, r#"{"INVALID_JSON":"{\"area\": "}"#);
-    assert!(crate::josh::extraction::tells_of_error(&row.internal[5]));
+    assert!(crate::josh::extraction::tells_of_error(&row.internal[4]));
     // The row tells the calls that the server took, each with what was seen of it.
     let calls: Vec<(&str, &str)> =
         row.calls.iter().map(|call| (call.api.as_str(), call.observation.as_str())).collect();
