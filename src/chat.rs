@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
 
 /// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +63,41 @@ pub struct FunctionCall {
     pub name: String,
     /// Its arguments as the model wrote them: JSON, where it kept to its form.
     pub arguments: String,
+}
+
+/// The argument under which a call keeps arguments that are no JSON object. Servers refuse chats whose calls hold anything but
+/// objects, so they could not go back to the model as they are.
+const UNREADABLE: &str = "INVALID_JSON";
+
+impl FunctionCall {
+    /// The arguments, where they are a JSON object.
+    ///
+    /// # Errors
+    /// What else they are.
+    pub fn object(&self) -> Result<Map<String, Value>, String> {
+        let what = match serde_json::from_str(&self.arguments) {
+            Ok(Value::Object(arguments)) => return Ok(arguments),
+            Ok(Value::Null) => "null",
+            Ok(Value::Bool(_)) => "a truth value",
+            Ok(Value::Number(_)) => "a number",
+            Ok(Value::String(_)) => "a text",
+            Ok(Value::Array(_)) => "a list",
+            Err(error) => return Err(format!("they are no JSON: {error}")),
+        };
+        Err(format!("they are {what}, expected an object"))
+    }
+
+    /// The call with its arguments, which are no JSON object, kept as the text of one.
+    #[must_use]
+    pub fn wrapped(self) -> Self {
+        let arguments = json!({ UNREADABLE: self.arguments }).to_string();
+        Self { arguments, ..self }
+    }
+
+    /// Whether it was [`wrapped`](Self::wrapped): then no model wrote it in this form.
+    pub fn is_wrapped(&self) -> bool {
+        self.object().is_ok_and(|arguments| arguments.len() == 1 && arguments.contains_key(UNREADABLE))
+    }
 }
 
 /// Tables hold null, and JSON nothing, for a message without calls.
@@ -241,7 +277,23 @@ mod tests {
         let text = r#"{"role":"assistant","content":"","tool_calls":[{"id":"c1","type":"function","function":{"name":"search_hotel","arguments":"{}"}}]}"#;
         assert_eq!(serde_json::to_string(&message).unwrap(), text);
         assert_eq!(serde_json::from_str::<Message>(text).unwrap(), message);
+        assert!(!message.tool_calls[0].function.is_wrapped());
         let answer = Message::tool("c1", "[]");
         assert_eq!(serde_json::from_str::<Message>(&serde_json::to_string(&answer).unwrap()).unwrap(), answer);
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_kept_in_one() {
+        for (text, reason) in [
+            ("[1]", "they are a list, expected an object"),
+            ("{\"a\": ", "they are no JSON: EOF while parsing a value at line 1 column 6"),
+            ("", "they are no JSON: EOF while parsing a value at line 1 column 0"),
+        ] {
+            let call = FunctionCall { name: "search_hotel".to_owned(), arguments: text.to_owned() };
+            assert_eq!(call.object().unwrap_err(), reason);
+            let wrapped = call.wrapped();
+            assert_eq!(wrapped.object().unwrap()[UNREADABLE], text);
+            assert!(wrapped.is_wrapped());
+        }
     }
 }

@@ -6,16 +6,12 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::server::Session;
 use super::world::World;
 use crate::chat::{Chat, Message, ToolCall};
 use crate::llm::Reply;
-
-/// The argument under which the chat keeps arguments that are no JSON object, as the model wrote them. Servers refuse chats
-/// whose calls hold anything but objects, so they could not go back to the model as they are.
-pub const NOT_JSON: &str = "INVALID_JSON";
 
 /// The definitions of a world's tools, as requests carry them.
 pub fn schemas(world: &World) -> Arc<[Value]> {
@@ -66,26 +62,9 @@ impl Asked {
     /// of the number: the same words then give the same chat, and branches that said the same are equal. Some chat templates
     /// want just nine letters and digits.
     fn read(call: ToolCall, number: usize) -> Self {
-        let ToolCall { kind, mut function, .. } = call;
-        let arguments = match serde_json::from_str(&function.arguments) {
-            Ok(Value::Object(arguments)) => Ok(arguments),
-            Ok(other) => Err(format!("they are {}, expected an object", described(&other))),
-            Err(error) => Err(format!("they are no JSON: {error}")),
-        };
-        if arguments.is_err() {
-            function.arguments = json!({ NOT_JSON: function.arguments }).to_string();
-        }
+        let ToolCall { kind, function, .. } = call;
+        let arguments = function.object();
+        let function = if arguments.is_ok() { function } else { function.wrapped() };
         Self { call: ToolCall { id: format!("call{number:05}"), kind, function }, arguments }
-    }
-}
-
-fn described(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }

@@ -90,7 +90,7 @@ impl Episode {
     /// # Errors
     /// When its model gives no reply: nothing is appended.
     pub async fn user_step(&mut self, cast: &Cast, seed: u64) -> Result<UserTurn, ModelError> {
-        let (turn, usage) = cast.user.speak(&mut self.user, &self.visible, seed).await?;
+        let (turn, usage) = cast.user.speak(&mut self.user, &self.visible, self.session.rules(), seed).await?;
         self.user_usage.add(usage);
         self.ended = turn.ended;
         self.visible.push(Message::user(turn.text.clone()));
@@ -133,7 +133,7 @@ impl Episode {
         self.visible.push(Message::assistant(OUT_OF_RETRIES));
     }
 
-    /// Plays to the end: the customer ends it, or `limit` messages were exchanged before the customer's turn. The seed of a
+    /// Plays to the end: the customer ends it, with or without a last answer of the agent, or `limit` messages were exchanged before the customer's turn. The seed of a
     /// step is derived from `seed`, the dialogue's name and the step (quirk Q16).
     ///
     /// # Errors
@@ -142,9 +142,10 @@ impl Episode {
         let dialogue = self.session.task().dialogue.clone();
         while self.visible.len() < limit && !self.ended {
             let step = self.visible.len().to_string();
-            self.user_step(cast, derive(seed, &[&dialogue, "user", &step])).await?;
+            let turn = self.user_step(cast, derive(seed, &[&dialogue, "user", &step])).await?;
             if !self.ended {
                 self.agent_step(cast, derive(seed, &[&dialogue, "agent", &step])).await?;
+                self.ended = turn.closing;
             }
         }
         Ok(())

@@ -225,7 +225,7 @@ fn native_calls_are_all_made_and_answered_in_order() {
     assert_eq!(row.internal[5].content, "ERROR: INVALID ARGUMENTS: they are a list, expected an object");
     assert!(row.internal[6].content.starts_with("ERROR: INVALID ARGUMENTS: they are no JSON: EOF"));
     assert_eq!(row.internal[4].tool_calls[1].function.arguments, r#"{"INVALID_JSON":"{\"area\": "}"#);
-    assert!(crate::josh::extraction::tells_of_error(&row.internal[5]));
+    assert!(crate::josh::extraction::tells_of_error(&row.internal[4]));
     // The row tells the calls that the server took, each with what was seen of it.
     let calls: Vec<(&str, &str)> =
         row.calls.iter().map(|call| (call.api.as_str(), call.observation.as_str())).collect();
@@ -316,15 +316,17 @@ fn the_guide_user_is_told_both_dialogues_under_the_right_names() {
     let town = Town::synthetic(3, 1);
     let script = Rc::new(Scripted::new([
         "It wants a hotel.\nSuggested quote: \"hello there\"",
-        "Suggested quote: what is the phone number? END_CONVERSATION",
-        "Suggested quote: thanks. END_CONVERSATION",
+        "Suggested quote: what is the phone number?",
+        "Suggested quote: book it END_CONVERSATION",
     ]));
     let (_, sources) = scripted_customer(&town, &["a room please", "which one?", "any"]);
     let prompt = Template::new("guide", GUIDE_USER, GUIDE_VARIABLES).unwrap();
     let user = User::Guide(Rc::new(GuideUser::new(script.clone(), sampling(), prompt).unwrap()), sources);
-    let row = town.play(&Cast { user, ..town.cast(Rc::new(Scripted::new(["SPEAK one", "SPEAK two"]))) }, 0, 1);
+    let agent = Rc::new(Scripted::new(["SPEAK one", "SPEAK two", "SPEAK booked"]));
+    let row = town.play(&Cast { user, ..town.cast(agent) }, 0, 1);
     let texts: Vec<&str> = row.messages.iter().map(|message| message.content.as_str()).collect();
-    assert_eq!(texts, ["hello there", "one", "what is the phone number?", "two", "thanks. END_CONVERSATION"]);
+    assert_eq!(texts, ["hello there", "one", "what is the phone number?", "two", "book it", "booked"]);
+    assert!(row.ended, "the last word was answered");
     let told: Vec<String> = script.requests().iter().map(|request| request.messages()[0].content.clone()).collect();
     assert!(told.iter().all(|text| text.contains("customer: a room please\nagent: which one?\ncustomer: any\n")));
     assert!(told.iter().all(|text| !text.contains("<span")) && !told[0].contains("hello there"));

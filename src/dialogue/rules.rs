@@ -10,6 +10,9 @@ pub const CONVERSION: &[Quirk] =
 pub const ENVIRONMENT: &[Quirk] =
     &[Quirk::Q3, Quirk::Q4, Quirk::Q5, Quirk::Q6, Quirk::Q7, Quirk::Q8, Quirk::Q9, Quirk::Q10, Quirk::Q12, Quirk::Q39];
 
+/// The quirks that users ask about.
+pub const USERS: &[Quirk] = &[Quirk::Q23];
+
 /// The quirks that the judgement of a single turn asks about besides.
 pub const TURNS: &[Quirk] = &[Quirk::Q13];
 

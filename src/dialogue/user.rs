@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::agent::Usage;
-use super::lexicon::Lexicon;
+use super::lexicon::{Lexicon, has_any, words};
 use super::source::{Source, Sources};
 use super::task::Task;
 use super::user_agenda::{AgendaUser, END, UserTurn};
 use super::user_goal::GoalUser;
 use super::user_guide::{Guide, GuideUser};
 use crate::chat::{Chat, Role};
+use crate::compat::Rules;
 use crate::llm::ModelError;
 
 /// A kind of user. It holds no dialogue: one user serves many, each with a state of its own.
@@ -88,6 +89,7 @@ impl User {
     }
 
     /// The next utterance. `visible` is the dialogue as the customer sees it, the agent's messages as those of the assistant.
+    /// `rules` decide when a last word is answered (quirk Q23).
     ///
     /// # Errors
     /// When a model gives no reply, or an empty one.
@@ -95,11 +97,12 @@ impl User {
         &self,
         state: &mut UserState,
         visible: &Chat,
+        rules: &Rules,
         seed: u64,
     ) -> Result<(UserTurn, Usage), ModelError> {
         match (self, state) {
-            (Self::Goal(user), UserState::Goal(goal)) => user.speak(goal, visible, seed).await,
-            (Self::Guide(user, _), UserState::Guide(guide)) => user.speak(guide, visible, seed).await,
+            (Self::Goal(user), UserState::Goal(goal)) => user.speak(goal, visible, rules, seed).await,
+            (Self::Guide(user, _), UserState::Guide(guide)) => user.speak(guide, visible, rules, seed).await,
             (_, UserState::Script { lines, said }) => Ok((next_line(lines, said), Usage::default())),
             (_, UserState::Agenda(user)) => {
                 let last = visible.last().filter(|message| message.role == Role::Assistant);
@@ -119,28 +122,36 @@ fn source<'s>(sources: &'s Sources, task: &Task) -> Result<&'s Source, UserError
 fn next_line(lines: &[String], said: &mut usize) -> UserTurn {
     let line = lines.get(*said);
     *said += usize::from(line.is_some());
-    line.map_or(UserTurn { text: END.to_owned(), ended: true }, |line| UserTurn { text: line.clone(), ended: false })
+    line.map_or_else(|| UserTurn::ends(END), UserTurn::goes_on)
 }
 
-/// The turn that a model's text makes. It ends the dialogue when it says so and asks for nothing besides: an end mark in a
-/// message that still wants something is taken out of it, so that the agent answers (quirk Q23).
+/// The turn that a model's text makes. A text with [`END`] ends the dialogue. Where it wants something besides, our rules take
+/// the mark out of it and let the agent answer first; the reference leaves it unanswered (quirk Q23).
 ///
 /// # Errors
 /// When the text is empty: a customer without a word says nothing about the agent.
-pub(super) fn turn(text: &str) -> Result<UserTurn, ModelError> {
+pub(super) fn turn(text: &str, rules: &Rules) -> Result<UserTurn, ModelError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(ModelError::Failed("as the customer it said nothing".to_owned()));
     }
     if !text.contains(END) {
-        return Ok(UserTurn { text: text.to_owned(), ended: false });
+        return Ok(UserTurn::goes_on(text));
+    }
+    if !rules.answers_last_message() {
+        return Ok(UserTurn::ends(text));
     }
     let rest = text.replace(END, " ");
     let rest = rest.trim();
-    if rest.contains('?') {
-        return Ok(UserTurn { text: rest.to_owned(), ended: false });
-    }
-    Ok(UserTurn { text: format!("{rest} {END}").trim().to_owned(), ended: true })
+    Ok(if is_farewell(rest) { UserTurn::ends(format!("{rest} {END}").trim()) } else { UserTurn::closes(rest) })
+}
+
+/// Whether a customer's last words ask for no answer.
+fn is_farewell(text: &str) -> bool {
+    let said = words(text);
+    let thanks = ["bye", "goodbye", "thank you", "thanks", "thats all", "that is all", "have a good day", "great day"];
+    let wishes = ["please", "book", "need", "want", "find", "search", "looking", "like", "can you", "could you"];
+    text.is_empty() || !text.contains('?') && has_any(&said, &thanks) && !has_any(&said, &wishes)
 }
 
 /// A customer's model whose context is full is no matter of the agent's: the dialogue is broken.
@@ -169,15 +180,28 @@ fn without_tags(goal: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compat::Compat;
 
     #[test]
-    fn tags_go_and_the_end_is_heard() {
+    fn tags_go() {
         assert_eq!(without_tags("a <span class='emphasis'>cheap</span> hotel < 5"), "a cheap hotel < 5");
-        assert!(turn("Thanks, bye. END_CONVERSATION").unwrap().ended);
-        let asks = turn("What is the phone number? END_CONVERSATION").unwrap();
-        assert!(!asks.ended && !asks.text.contains(END));
-        assert_eq!(turn(" END_CONVERSATION").unwrap().text, END);
-        assert!(turn(" \n").is_err());
+    }
+
+    #[test]
+    fn a_last_word_that_wants_something_is_answered_first() {
+        let fixed = Rules::default();
+        for farewell in ["Thanks, bye. END_CONVERSATION", "END_CONVERSATION", "That's all. END_CONVERSATION"] {
+            assert_eq!(turn(farewell, &fixed).unwrap(), UserTurn::ends(farewell));
+        }
+        for wish in ["What is the phone number?", "Thanks, please book it.", "the cheap one", "Thanks, I need a train."]
+        {
+            let said = format!(" END_CONVERSATION {wish}");
+            assert_eq!(turn(&said, &fixed).unwrap(), UserTurn::closes(wish));
+            let reference = turn(&said, &Rules::of(Compat::RepoHead)).unwrap();
+            assert_eq!(reference, UserTurn::ends(said.trim()));
+        }
+        assert_eq!(turn("hi", &fixed).unwrap(), UserTurn::goes_on("hi"));
+        assert!(turn(" \n", &fixed).is_err());
     }
 
     #[test]

@@ -26,6 +26,25 @@ pub struct UserTurn {
     pub text: String,
     /// Whether it ends the dialogue: the agent does not answer.
     pub ended: bool,
+    /// Whether the dialogue ends with the agent's answer (quirk Q23).
+    pub closing: bool,
+}
+
+impl UserTurn {
+    /// What the agent answers, and then the customer goes on.
+    pub fn goes_on(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ended: false, closing: false }
+    }
+
+    /// The last word of the dialogue.
+    pub fn ends(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ended: true, closing: false }
+    }
+
+    /// The customer's last word, which the agent is to answer.
+    pub fn closes(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ended: false, closing: true }
+    }
 }
 
 /// Where the user is in the domain it talks about.
@@ -103,7 +122,7 @@ impl AgendaUser {
             (Some(at), Some(text)) => self.react(at, text, &mut rng),
         };
         match text {
-            Some(text) => UserTurn { text, ended: false },
+            Some(text) => UserTurn::goes_on(text),
             None if self.misunderstood >= self.patience => farewell(say::give_up(&mut rng)),
             None => farewell(say::thanks(&mut rng)),
         }
@@ -404,7 +423,7 @@ fn booking_slots(domain: &str, slots: &[Slot]) -> Vec<Slot> {
 }
 
 fn farewell(text: String) -> UserTurn {
-    UserTurn { text: format!("{text} {END}"), ended: true }
+    UserTurn::ends(format!("{text} {END}"))
 }
 
 #[cfg(test)]

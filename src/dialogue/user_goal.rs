@@ -10,6 +10,7 @@ use super::template::{Template, TemplateError};
 use super::user::{turn, unanswered};
 use super::user_agenda::{END, UserTurn};
 use crate::chat::{Chat, Message, Role};
+use crate::compat::Rules;
 use crate::llm::{ChatModel, ChatRequest, ModelError, Sampling};
 
 /// A model as the customer.
@@ -39,7 +40,13 @@ impl GoalUser {
     ///
     /// # Errors
     /// When the model gives no reply, or an empty one.
-    pub async fn speak(&self, goal: &str, visible: &Chat, seed: u64) -> Result<(UserTurn, Usage), ModelError> {
+    pub async fn speak(
+        &self,
+        goal: &str,
+        visible: &Chat,
+        rules: &Rules,
+        seed: u64,
+    ) -> Result<(UserTurn, Usage), ModelError> {
         let part = self.part(goal, visible.is_empty()).map_err(|error| ModelError::Failed(error.to_string()))?;
         // Chat servers want a user's message first: the agent greets.
         let mut chat: Chat = [Message::user("Hello, how can I help you?")].into_iter().collect();
@@ -51,6 +58,6 @@ impl GoalUser {
         let request = ChatRequest { system, chat, tools: None, sampling: self.sampling.clone(), seed };
         let reply = self.model.complete(request).await.map_err(unanswered)?;
         let usage = Usage { prompt: reply.prompt_tokens, completion: reply.completion_tokens };
-        Ok((turn(&reply.text)?, usage))
+        Ok((turn(&reply.text, rules)?, usage))
     }
 }

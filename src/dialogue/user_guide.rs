@@ -11,6 +11,7 @@ use super::template::{Template, TemplateError};
 use super::user::{turn, unanswered};
 use super::user_agenda::{END, UserTurn};
 use crate::chat::{Chat, Message, Role};
+use crate::compat::Rules;
 use crate::llm::{ChatModel, ChatRequest, ModelError, Sampling};
 
 /// What the model writes before the customer's words; all before it is thought.
@@ -56,13 +57,19 @@ impl GuideUser {
     ///
     /// # Errors
     /// When the model gives no reply, or suggests nothing.
-    pub async fn speak(&self, guide: &Guide, visible: &Chat, seed: u64) -> Result<(UserTurn, Usage), ModelError> {
+    pub async fn speak(
+        &self,
+        guide: &Guide,
+        visible: &Chat,
+        rules: &Rules,
+        seed: u64,
+    ) -> Result<(UserTurn, Usage), ModelError> {
         let part = self.part(guide, visible).map_err(|error| ModelError::Failed(error.to_string()))?;
         let chat = [Message::user(part)].into_iter().collect();
         let request = ChatRequest { system: None, chat, tools: None, sampling: self.sampling.clone(), seed };
         let reply = self.model.complete(request).await.map_err(unanswered)?;
         let usage = Usage { prompt: reply.prompt_tokens, completion: reply.completion_tokens };
-        Ok((turn(&quote(&reply.text))?, usage))
+        Ok((turn(&quote(&reply.text), rules)?, usage))
     }
 }
 

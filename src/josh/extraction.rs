@@ -69,10 +69,12 @@ impl Trees {
     }
 }
 
-/// Whether a message tells of a failed call or of an agent that lost its form.
+/// Whether a message tells of a failed call or of an agent that lost its form; a call whose arguments were no JSON stands there
+/// in a form that no model wrote.
 pub fn tells_of_error(message: &Message) -> bool {
     ["ERROR:", "Error:", "FAILURE"].iter().any(|mark| message.content.contains(mark))
         || (message.role == Role::Assistant && message.content.contains("APIRETURN"))
+        || message.tool_calls.iter().any(|call| call.function.is_wrapped())
 }
 
 /// The end of the tree's longest golden path, unless a message on it tells of an error.

@@ -12,7 +12,7 @@ use super::selection::{Selection, TASKS};
 use super::served::CALLS;
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::episode::{Episode, EpisodeRow, MESSAGE_LIMIT, Outcome};
-use crate::dialogue::rules::ENVIRONMENT;
+use crate::dialogue::rules::{ENVIRONMENT, USERS};
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
@@ -64,7 +64,7 @@ fn message_limit() -> usize {
 }
 
 impl Compatible for DialogueSimulate {
-    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT];
+    const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT, USERS];
 }
 
 impl Stage for DialogueSimulate {

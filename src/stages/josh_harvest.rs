@@ -196,7 +196,11 @@ impl Simulation for Players<'_> {
 
     async fn user_step(&self, episode: &mut Episode, seed: u64) -> Result<UserTurn, Broken> {
         let turn = record::turn(episode.user_step(self.cast, seed)).await.map_err(|error| Broken(error.to_string()))?;
-        Ok(if turn.ended { UserTurn::Over } else { UserTurn::GoesOn })
+        Ok(match (turn.ended, turn.closing) {
+            (true, _) => UserTurn::Over,
+            (false, true) => UserTurn::EndsAfterAnswer,
+            (false, false) => UserTurn::GoesOn,
+        })
     }
 
     async fn agent_step(&self, episode: &mut Episode, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
