@@ -12,7 +12,7 @@ use super::selection::{Selection, TASKS};
 use super::served::CALLS;
 use crate::chat::{Chat, Message};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
-use crate::dialogue::agent::{OUT_OF_RETRIES, Turn};
+use crate::dialogue::agent::{OUT_OF_RETRIES, Style, Turn};
 use crate::dialogue::episode::{Cast, Episode};
 use crate::dialogue::reward::turn_hits;
 use crate::dialogue::rules::{ENVIRONMENT, TURNS};
@@ -129,7 +129,11 @@ harvest:
         let rules = Rules::new(self.compat, &self.quirks);
         let tasks = self.tasks.choose(context, &world, rules)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let players = Players { cast: &casting.cast };
+        let mut cast = casting.cast.clone();
+        if rules.one_reply_a_round() && cast.agent.style == Style::React {
+            cast.agent.style = Style::Raw;
+        }
+        let players = Players { cast: &cast };
         let (players, settings) = (&players, &self.settings());
         let play = |task: Task| {
             let world = world.clone();

@@ -107,7 +107,7 @@ fn the_likely_cause_is_named() {
 #[test]
 fn in_the_papers_era_a_round_is_one_reply_and_lost_tries_are_a_system_message() {
     let project = Project::new();
-    let _server = served(&project, "PLAN I think <COMMAND_END>");
+    let _server = served(&project, "Well. PLAN I think <COMMAND_END>");
     let with = "agent: {kind: served, model: agent}, tasks: {split: train, limit: 2}, beam: 1";
     let agents_turns = |compat: &str| {
         project.write("p.yaml", &pipeline(&format!("{with}, compat: {compat}, max_steps: 1")));
@@ -122,6 +122,7 @@ fn in_the_papers_era_a_round_is_one_reply_and_lost_tries_are_a_system_message() 
     let count = |messages: &[Message], role: Role| messages.iter().filter(|message| message.role == role).count();
     let paper: Vec<Message> = agents_turns("paper");
     assert_eq!((count(&paper, Role::Assistant), count(&paper, Role::System)), (3, 1), "{paper:?}");
+    assert!(paper.iter().take(3).all(|message| message.content == "Well. PLAN I think <COMMAND_END>"), "{paper:?}");
     assert_eq!(paper.last(), Some(&Message::system("Error: Agent ran out of retries.")));
     let newer: Vec<Message> = agents_turns("repo-head");
     assert_eq!((count(&newer, Role::Assistant), count(&newer, Role::System)), (4, 0), "{newer:?}");
