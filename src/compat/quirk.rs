@@ -117,7 +117,7 @@ quirks! {
         Switched { paper: "the run's seed for every step", repo_head: "as `paper`", pypi: "as `paper`", fixed: "a seed for each dialogue, node, step and round" });
     /// A note of lost tries on finished leaves.
     Q17 = ("a note of lost tries on finished leaves", "When the last round of tries ends, the note that tries ran out is put on leaves that did answer in that round.",
-        Switched { paper: "noted on unfinished leaves only", repo_head: "noted on all leaves of the last round", pypi: "as `repo-head`", fixed: "as `paper`" });
+        Switched { paper: "noted on unfinished leaves only, as the published trees show", repo_head: "noted on all leaves of the last round", pypi: "as `repo-head`", fixed: "noted on unfinished leaves only" });
     /// The leaf that ends the task.
     Q18 = ("the leaf that ends the task", "The leaf that reached the last goals is remembered. October's test takes only a leaf that found exactly one goal left.",
         Switched { paper: "as `repo-head`", repo_head: "remembered when one goal was left", pypi: "remembered when its hits are all that was left", fixed: "as `pypi-0.1.4`" });
@@ -129,13 +129,13 @@ quirks! {
         Switched { paper: "judged", repo_head: "as `paper`", pypi: "as `paper`", fixed: "earns nothing" });
     /// A goal reached twice in one turn.
     Q21 = ("a goal reached twice in one turn", "Deleting a goal a second time raises an exception that ends the dialogue's search.",
-        Switched { paper: "the search stops", repo_head: "as `paper`", pypi: "as `paper`", fixed: "what was reached is a set" });
+        Switched { paper: "does not arise where Q22 is `paper`; else the search stops", repo_head: "the search stops", pypi: "as `repo-head`", fixed: "what was reached is a set" });
     /// Goals of dead leaves are counted.
     Q22 = ("goals of dead leaves are counted", "The search goes on from the first leaf that reached something. In the paper's era the goals that any leaf of the step reached were deleted.",
         Switched { paper: "the goals of all leaves", repo_head: "the goals of the first leaf", pypi: "as `repo-head`", fixed: "as `repo-head`" });
     /// The user's end.
     Q23 = ("the user's end", "A user's message that ends the dialogue may also ask for something. The reference ends there, unless it is the very first message, whose end it ignores.",
-        Switched { paper: "ended unanswered", repo_head: "as `paper`", pypi: "as `paper`", fixed: "the agent answers first; the first message may end the dialogue" });
+        Switched { paper: "ended unanswered when the next step begins", repo_head: "ended unanswered at once", pypi: "as `repo-head`", fixed: "the agent answers first; the first message may end the dialogue" });
     /// An agent that ran out of replies is not told so.
     Q24 = ("an agent that ran out of replies is not told so", "The visible dialogue has an error line that the agent's own history lacks.",
         Always("Mended in every mode."));

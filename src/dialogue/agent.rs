@@ -35,6 +35,8 @@ impl Usage {
 pub enum Style {
     /// By commands in its text: `PLAN`, `APICALL`, `SPEAK`.
     React,
+    /// By such commands, and its chat keeps its replies as they were generated.
+    Raw,
     /// By native function calls; its text is what the customer reads. Holds the definitions of the tools.
     Tools(Arc<[Value]>),
 }
@@ -77,7 +79,7 @@ impl ChatAgent {
             system: self.system.clone(),
             chat: chat.clone(),
             tools: match &self.style {
-                Style::React => None,
+                Style::React | Style::Raw => None,
                 Style::Tools(tools) => Some(tools.clone()),
             },
             sampling: self.sampling.clone(),
@@ -87,6 +89,7 @@ impl ChatAgent {
         let usage = Usage { prompt: reply.prompt_tokens, completion: reply.completion_tokens };
         let spoken = match &self.style {
             Style::React => react::perform(&reply.text, chat, session),
+            Style::Raw => react::perform_raw(&reply.text, chat, session),
             Style::Tools(_) => agent_tools::perform(reply, chat, session),
         };
         Ok((spoken.map_or(Turn::Unfinished, Turn::Spoke), usage))
@@ -96,7 +99,7 @@ impl ChatAgent {
     /// other (quirk Q24). The customer reads [`OUT_OF_RETRIES`].
     pub fn give_up(&self, chat: &mut Chat) {
         chat.push(match self.style {
-            Style::React => react::spoken(OUT_OF_RETRIES),
+            Style::React | Style::Raw => react::spoken(OUT_OF_RETRIES),
             Style::Tools(_) => Message::assistant(OUT_OF_RETRIES),
         });
     }

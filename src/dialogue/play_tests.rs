@@ -191,6 +191,30 @@ fn scripted_customer(town: &Town, lines: &[&str]) -> (User, Sources) {
 }
 
 #[test]
+fn a_raw_chat_keeps_replies_as_they_were_generated() {
+    let town = Town::synthetic(3, 1);
+    let call = r#"Hm. APICALL {"name": "search_hotel", "parameters": {"area": "north"}} <COMMAND_END>"#;
+    let replies = [
+        format!("{call} APICALL broken <COMMAND_END>\n\nPlease wait"),
+        "no command".to_owned(),
+        format!("{call} SPEAK here <COMMAND_END> {call}"),
+    ];
+    let (user, _) = scripted_customer(&town, &["a hotel in the north"]);
+    let mut cast = Cast { user, ..town.cast(Rc::new(Scripted::new(replies.clone()))) };
+    cast.agent.style = Style::Raw;
+    let row = town.play(&cast, 0, 1);
+    let [_, first, found, failed, second, third, again, ..] = &row.internal[..] else { panic!("{:?}", row.internal) };
+    assert_eq!([first, second, third].map(|message| message.content.clone()), replies);
+    assert_eq!(failed.content, "APIRETURN FAILURE INCORRECTLY FORMATTED APICALL");
+    assert!(found.content.starts_with("APIRETURN [{") && found == again);
+    assert_eq!(
+        (row.messages[1].content.as_str(), row.internal[7].role),
+        ("here", Role::User),
+        "speaking ends the turn"
+    );
+}
+
+#[test]
 fn native_calls_are_all_made_and_answered_in_order() {
     let town = Town::synthetic(3, 1);
     let search = r#"{"area": "north"}"#;

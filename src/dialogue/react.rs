@@ -43,6 +43,21 @@ pub(super) fn perform(reply: &str, chat: &mut Chat, session: &mut Session) -> Op
     None
 }
 
+/// As [`perform`], in the way of the paper's era: `chat` receives the reply as it was generated, then what its calls returned,
+/// and nothing where it neither calls nor speaks (reference, section 2.10).
+pub(super) fn perform_raw(reply: &str, chat: &mut Chat, session: &mut Session) -> Option<String> {
+    chat.push(Message::assistant(reply));
+    for command in parse(reply) {
+        match command {
+            Command::Plan(_) => {}
+            Command::Speak(said) => return Some(said),
+            Command::Call { api, arguments } => chat.push(observed(&session.call(&api, &arguments).text)),
+            Command::Malformed(_) => chat.push(observed(NO_CALL)),
+        }
+    }
+    None
+}
+
 /// The message by which an agent speaks.
 pub fn spoken(text: &str) -> Message {
     Message::assistant(Command::Speak(text.to_owned()).text())

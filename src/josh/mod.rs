@@ -4,6 +4,7 @@
 //! ([`node`]), a table of rows becomes a [`Forest`] again ([`paths`]), and that training data ([`sft_data`], [`kto_data`],
 //! [`pair_data`]).
 
+pub mod diversity;
 pub mod extraction;
 pub mod forest;
 pub mod frame;

@@ -166,6 +166,7 @@ impl<'s, S: Simulation> Search<'s, S> {
                 }
             }
         }
+        leaves.iter().for_each(|&leaf| self.tree.turn_ends(leaf));
         found
     }
 

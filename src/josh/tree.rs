@@ -51,6 +51,8 @@ pub struct Node {
     pub end: Point,
     /// Where its dialogue stood when the agent's side last had its say.
     pub answered: Point,
+    /// Where the first of its agent's turns ended; `None` where the agent has said nothing in it.
+    pub first_answer: Option<Point>,
     /// Its agent steps, in order.
     pub steps: Vec<Step>,
     /// Whether its dialogue is over.
@@ -175,6 +177,14 @@ impl Tree {
     pub fn answer(&mut self, node: NodeId, dialogue: &Chat) {
         self.grow(node, dialogue);
         self.nodes[node].answered = self.nodes[node].end;
+    }
+
+    /// Notes that the agent's turn is over.
+    pub fn turn_ends(&mut self, node: NodeId) {
+        let node = &mut self.nodes[node];
+        if node.first_answer.is_none() && node.answered != node.start {
+            node.first_answer = Some(node.answered);
+        }
     }
 
     /// The messages of a node's dialogue.

@@ -2,6 +2,7 @@
 //! handed on in the order of the tasks.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,11 @@ pub trait FromTask: Serialize + DeserializeOwned {
         Vec::new()
     }
 
+    /// Further numbers of it that are summed up over all that is not broken.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Its part of the table.
     fn rows(self) -> impl IntoIterator<Item = Self::Row>;
 }
@@ -71,6 +77,10 @@ impl<T: FromTask> FromTask for Played<T> {
         T::so_far(score, count)
     }
 
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.result.counts()
+    }
+
     fn calls(&mut self) -> Vec<CallRow> {
         std::mem::take(&mut self.calls)
     }
@@ -80,8 +90,18 @@ impl<T: FromTask> FromTask for Played<T> {
     }
 }
 
+/// What everything in a table comes to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// The sum of the scores of what is not broken.
+    pub score: f64,
+    /// The sums of [`FromTask::counts`].
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
 /// Plays every task, at most `width` at once, and writes what comes of them as the table of `port`, in the order of the tasks.
-/// Those that are journalled are not played again. Where there are served models, their calls become the table `calls`. Returns the sum of the scores of those that are not broken.
+/// Those that are journalled are not played again. Where there are served models, their calls become the table `calls`.
+/// Returns the sums over those that are not broken.
 ///
 /// Tasks are read when their turn comes, and what comes of one is written as soon as all before it are: memory is that of
 /// what is being played and of a few results, however many tasks there are.
@@ -95,7 +115,7 @@ pub fn by_task<T: FromTask, F: Future<Output = anyhow::Result<T>>>(
     casting: &Casting<'_>,
     tasks: Tasks,
     play: impl Fn(Task) -> F,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Sums> {
     let count = tasks.count();
     let calls = casting.served.any().then_some(&CALLS);
     let order = RefCell::new(InOrder::<Played<T>>::new(context, (port, calls), tasks, context.journal(BESIDE))?);

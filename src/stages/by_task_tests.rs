@@ -131,6 +131,10 @@ impl FromTask for Echo {
         format!("{score} of {count}")
     }
 
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![("number", self.dialogue.parse().unwrap())]
+    }
+
     fn rows(self) -> impl IntoIterator<Item = Self> {
         [self]
     }
@@ -168,8 +172,10 @@ fn echo(context: &Context, disturb: impl Fn(usize), broken: fn(usize) -> bool) -
         }
     };
     let tasks = Selection::train().choose(context, &Arc::new(World::default()), Rules::default())?;
-    let score = by_task(context, &ECHOES, 1000, &casting, tasks, play)?;
-    assert_eq!(score, (0..400).filter(|number| !broken(*number)).count() as f64);
+    let sums = by_task(context, &ECHOES, 1000, &casting, tasks, play)?;
+    let whole = (0..400).filter(|number| !broken(*number));
+    assert_eq!(sums.score, whole.clone().count() as f64);
+    assert_eq!(sums.counts, [("number", whole.map(|number| number as u64).sum())].into());
     Ok(played.into_inner())
 }
 

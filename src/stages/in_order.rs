@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 
-use super::by_task::FromTask;
+use super::by_task::{FromTask, Sums};
 use super::selection::Tasks;
 use crate::dialogue::task::Task;
 use crate::engine::port::Port;
@@ -42,8 +42,8 @@ pub(super) struct InOrder<'c, T: FromTask> {
     known: u64,
     /// The sum of the scores of what was computed here and is not broken.
     said: f64,
-    /// The sum of the scores of what was written.
-    score: f64,
+    /// The sums over what was written and is not broken.
+    sums: Sums,
     /// Why the first broken one is.
     reason: Option<String>,
 }
@@ -80,7 +80,7 @@ impl<'c, T: FromTask> InOrder<'c, T> {
             failed: None,
             known,
             said: 0.0,
-            score: 0.0,
+            sums: Sums::default(),
             reason: None,
         })
     }
@@ -156,7 +156,12 @@ impl<'c, T: FromTask> InOrder<'c, T> {
             };
             match result.broken() {
                 Some(reason) => self.reason = self.reason.take().or_else(|| Some(reason.to_owned())),
-                None => self.score += result.score(),
+                None => {
+                    self.sums.score += result.score();
+                    for (name, count) in result.counts() {
+                        *self.sums.counts.entry(name).or_default() += count;
+                    }
+                }
             }
             if let Some(writer) = &mut self.calls {
                 result.calls().into_iter().try_for_each(|call| writer.push(call))?;
@@ -200,11 +205,11 @@ impl<'c, T: FromTask> InOrder<'c, T> {
         Ok(missing)
     }
 
-    /// Finishes the table; the sum of the scores in it.
+    /// Finishes the table; the sums over what is in it.
     ///
     /// # Errors
     /// When every result is broken, or the table cannot be written.
-    pub(super) fn finish(self) -> anyhow::Result<f64> {
+    pub(super) fn finish(self) -> anyhow::Result<Sums> {
         self.tally.record(self.context);
         let Tally { rows, broken, .. } = self.tally;
         let [one, many] = T::NAMES;
@@ -216,6 +221,6 @@ impl<'c, T: FromTask> InOrder<'c, T> {
         if broken > 0 {
             self.context.warn(format!("{broken} of {rows} {many} are broken: a model did not answer"));
         }
-        Ok(self.score)
+        Ok(self.sums)
     }
 }

@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::by_task::{FromTask, by_task};
-use super::casting::{self, Agent, POLICY, SOURCES, UserSpec};
+use super::casting::{self, Agent, AgentKind, POLICY, SOURCES, UserSpec};
 use super::compat::{self, Compatible};
 use super::selection::{Selection, TASKS};
 use super::served::CALLS;
 use crate::chat::{Chat, Message};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
-use crate::dialogue::agent::OUT_OF_RETRIES;
+use crate::dialogue::agent::{OUT_OF_RETRIES, Style, Turn};
 use crate::dialogue::episode::{Cast, Episode};
 use crate::dialogue::reward::turn_hits;
 use crate::dialogue::rules::{ENVIRONMENT, TURNS};
@@ -20,6 +20,7 @@ use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
+use crate::josh::diversity::Siblings;
 use crate::josh::node::{NodeRow, rows};
 use crate::josh::rules::SEARCH;
 use crate::josh::search::{Settings, search};
@@ -53,9 +54,9 @@ pub struct JoshHarvest {
     /// The most branches at once.
     #[serde(default = "eight")]
     pub beam: usize,
-    /// The most agent turns on any path.
-    #[serde(default = "fifteen")]
-    pub max_steps: usize,
+    /// The most agent turns on any path; where absent 15, and 10 with `compat: paper`.
+    #[serde(default)]
+    pub max_steps: Option<usize>,
     /// Whose quirks environment and search keep; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
@@ -75,17 +76,13 @@ fn eight() -> usize {
     8
 }
 
-fn fifteen() -> usize {
-    15
-}
-
 impl Compatible for JoshHarvest {
     const QUIRKS: &'static [&'static [Quirk]] = &[ENVIRONMENT, TURNS, SEARCH];
 }
 
 impl Stage for JoshHarvest {
     const KIND: &'static str = "josh.harvest";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const EXAMPLE: &'static str = "\
 harvest:
   kind: josh.harvest
@@ -107,8 +104,8 @@ harvest:
         problems.extend(self.agent.check());
         problems.extend(self.user.check());
         problems.extend(self.tasks.check());
-        for (field, value) in [("beam", self.beam), ("max_steps", self.max_steps)] {
-            if value == 0 {
+        for (field, value) in [("beam", Some(self.beam)), ("max_steps", self.max_steps)] {
+            if value == Some(0) {
                 problems.push(Problem::new(field, "must be at least 1"));
             }
         }
@@ -132,7 +129,11 @@ harvest:
         let rules = Rules::new(self.compat, &self.quirks);
         let tasks = self.tasks.choose(context, &world, rules)?;
         let casting = casting::casting(context, &self.agent, &self.user, &world)?;
-        let players = Players { cast: &casting.cast };
+        let mut cast = casting.cast.clone();
+        if rules.one_reply_a_round() && cast.agent.style == Style::React {
+            cast.agent.style = Style::Raw;
+        }
+        let players = Players { cast: &cast };
         let (players, settings) = (&players, &self.settings());
         let play = |task: Task| {
             let world = world.clone();
@@ -140,19 +141,31 @@ harvest:
                 let (dialogue, goals) = (task.dialogue.clone(), task.goals.len());
                 let episode = Episode::begin(players.cast, world, Arc::new(task), rules)?;
                 let tree = search(players, &dialogue, episode, goals, settings).await;
-                anyhow::Ok(Harvested { outcome: tree.outcome(), rows: rows(&dialogue, &tree) })
+                let Siblings { further: siblings, identical } = Siblings::of(&tree);
+                anyhow::Ok(Harvested { outcome: tree.outcome(), siblings, identical, rows: rows(&dialogue, &tree) })
             }
         };
-        let complete = by_task(context, &TREES, casting.width(WIDTH), &casting, tasks, play)?;
-        context.figure("complete", complete);
+        let sums = by_task(context, &TREES, casting.width(WIDTH), &casting, tasks, play)?;
+        context.figure("complete", sums.score);
+        let count = |name| sums.counts.get(name).copied().unwrap_or_default();
+        self.tell_siblings(context, Siblings { further: count(FURTHER), identical: count(IDENTICAL) });
         Ok(())
     }
 }
+
+/// Names of figures.
+const FURTHER: &str = "siblings";
+const IDENTICAL: &str = "siblings.identical";
+
+/// From so many identical siblings on, and where they are more than half of all, branching was in vain.
+const MANY: u64 = 4;
 
 /// A tree as it is journalled.
 #[derive(Serialize, Deserialize)]
 struct Harvested {
     outcome: Outcome,
+    siblings: u64,
+    identical: u64,
     rows: Vec<NodeRow>,
 }
 
@@ -174,15 +187,69 @@ impl FromTask for Harvested {
         format!("{score} complete")
     }
 
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![(FURTHER, self.siblings), (IDENTICAL, self.identical)]
+    }
+
     fn rows(self) -> impl IntoIterator<Item = NodeRow> {
         self.rows
     }
 }
 
 impl JoshHarvest {
+    fn rules(&self) -> Rules {
+        Rules::new(self.compat, &self.quirks)
+    }
+
     fn settings(&self) -> Settings {
-        let rules = Rules::new(self.compat, &self.quirks);
-        Settings { beam: self.beam, max_steps: self.max_steps, seed: self.seed, rules, ..Settings::default() }
+        let rules = self.rules();
+        let max_steps = self.max_steps.unwrap_or(rules.outer_limit());
+        Settings { beam: self.beam, tries: self.agent.tries, max_steps, seed: self.seed, rules, ..Settings::default() }
+    }
+
+    /// Says how much branching brought, and warns where it brought little.
+    fn tell_siblings(&self, context: &Context, siblings: Siblings) {
+        let Some(share) = siblings.share() else { return };
+        let Siblings { further, identical } = siblings;
+        context.figure(FURTHER, further as f64);
+        context.figure(IDENTICAL, identical as f64);
+        context.figure("siblings.identical_share", share);
+        if identical >= MANY && 2 * identical > further {
+            let (percent, cause) = ((100.0 * share).round(), self.likeness());
+            context.warn(format!(
+                "{identical} of {further} siblings ({percent} %) say word for word what another one says, so that branching \
+                 brings little: {cause}"
+            ));
+        }
+    }
+
+    /// Why siblings are likely to be alike.
+    fn likeness(&self) -> String {
+        let Agent { kind, noise, temperature, seed, .. } = &self.agent;
+        let served = *kind == AgentKind::Served;
+        match kind {
+            AgentKind::Rule if *noise == 0.0 => {
+                "the rule agent has no `noise`, and so its branches differ in their words at most".to_owned()
+            }
+            AgentKind::Rule => format!("the rule agent's `noise` is {noise}; more of it makes branches differ"),
+            _ if *temperature == 0.0 => "`temperature` is 0, and so the likeliest reply is always taken".to_owned(),
+            _ if served && seed.is_some() => {
+                "`agent.seed` asks for every reply with one seed; without it each has its own".to_owned()
+            }
+            _ if !self.rules().mends(Quirk::Q16) => {
+                let mode = self.rules().mode(Quirk::Q16).name();
+                format!(
+                    "in `{mode}` all branches have one seed (quirk Q16); `quirks: {{Q16: fixed}}` gives each its own"
+                )
+            }
+            AgentKind::Served => format!(
+                "at `temperature` {temperature} the server should draw replies that differ; it seems to ignore `temperature` \
+                 or `seed`, or to answer equal requests from a cache"
+            ),
+            AgentKind::Policy => format!(
+                "at `temperature` {temperature} the policy is nearly sure of its words; a higher one makes branches differ"
+            ),
+        }
     }
 }
 
@@ -204,21 +271,34 @@ impl Simulation for Players<'_> {
     }
 
     async fn agent_step(&self, episode: &mut Episode, left: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
-        let before = episode.session.calls().len();
-        let turn = record::turn(episode.agent_step(self.cast, seed)).await;
-        let (task, rules) = (episode.session.task(), episode.session.rules());
-        let hits = turn_hits(task, left, &episode.session.calls()[before..], rules);
-        match turn {
-            Ok(_) => Ok(AgentTurn { finished: true, hits }),
+        let (before, rules) = (episode.session.calls().len(), *episode.session.rules());
+        let finished = if rules.one_reply_a_round() {
+            let turn = record::turn(episode.agent_reply(self.cast, seed)).await;
+            turn.map(|turn| matches!(turn, Turn::Spoke(_)))
+        } else {
+            record::turn(episode.agent_step(self.cast, seed)).await.map(|_| true)
+        };
+        let silent = matches!(finished, Ok(false));
+        let earns = !rules.one_reply_a_round() || silent;
+        let new = if earns { &episode.session.calls()[before..] } else { &[] };
+        let hits = turn_hits(episode.session.task(), left, new, &rules);
+        match finished {
+            Ok(finished) => Ok(AgentTurn { finished, hits }),
             // A full context is the policy's own doing: the branch dies, the tree lives.
             Err(full) if full.is_full() => Err(AgentError::Raised { reason: full.to_string(), hits }),
             Err(error) => Err(Broken(error.to_string()).into()),
         }
     }
 
-    /// The agent's turn always ends by itself: it notes in the dialogue when its replies ran out.
+    /// In the paper's era the search counts an agent's replies and notes in both lists when they ran out. Later the agent
+    /// does so itself, and only the customer's list gets the search's note.
     fn out_of_tries(&self, episode: &mut Episode) {
-        episode.visible.push(Message::assistant(OUT_OF_RETRIES));
+        if episode.session.rules().one_reply_a_round() {
+            episode.visible.push(Message::system(OUT_OF_RETRIES));
+            episode.internal.push(Message::system(OUT_OF_RETRIES));
+        } else {
+            episode.visible.push(Message::assistant(OUT_OF_RETRIES));
+        }
     }
 
     fn chat<'s>(&self, episode: &'s Episode) -> &'s Chat {

@@ -11,6 +11,7 @@ mod fingerprints;
 #[path = "../../src/golden.rs"]
 #[expect(dead_code, reason = "the unit tests use the rest")]
 mod golden;
+mod harvest;
 mod kinds;
 mod layers;
 mod matrix;
