@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas fuzz bench synthetic install clean
+.PHONY: run test lint schemas fuzz bench bench-toolwoz synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -24,6 +24,14 @@ schemas:
 bench:
 	cargo build --release
 	python3 benches/engine.py target/release/thresh
+
+# Conversion, API calls and simulation against the reference, side by side. JOSH is the folder of the unpacked package
+# josh-train 0.1.4; the python3 that is found needs what the package imports (pandas, numpy, python-dotenv, colorama).
+JOSH = josh-train-0.1.4
+bench-toolwoz:
+	cargo build --release
+	cargo bench --bench api_calls --no-run
+	python3 benches/toolwoz.py target/release/thresh $(JOSH)
 
 # Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
 SHAPE = chain

@@ -181,6 +181,16 @@ impl Chat {
         self.last.as_deref().map(|link| &link.message)
     }
 
+    /// Whether this chat went on from a clone of another one: shares all that was said there. Equal messages that were said
+    /// once more do not count.
+    pub fn continues(&self, other: &Self) -> bool {
+        let Some(more) = self.len().checked_sub(other.len()) else { return false };
+        match (self.backwards().nth(more), other.last()) {
+            (Some(mine), Some(last)) => std::ptr::eq(mine, last),
+            (mine, last) => mine.is_none() && last.is_none(),
+        }
+    }
+
     /// The messages from the last to the first.
     pub fn backwards(&self) -> impl Iterator<Item = &Message> {
         let links = std::iter::successors(self.last.as_deref(), |link| link.before.last.as_deref());
@@ -259,6 +269,11 @@ mod tests {
         assert!(std::ptr::eq(chat.messages()[0], other.messages()[0]));
         assert_eq!((chat.len(), chat.last(), chat.since(2)), (3, Some(&Message::user("a")), vec![&Message::user("a")]));
         assert!(chat != other && chat.since(9).is_empty() && Chat::new().is_empty());
+        assert!(chat.continues(&chat) && chat.continues(&Chat::new()) && !chat.continues(&other));
+        let mut longer = chat.clone();
+        longer.push(Message::user("b"));
+        let same: Chat = chat.to_vec().into_iter().collect();
+        assert!(longer.continues(&chat) && !chat.continues(&longer) && same == chat && !same.continues(&chat));
     }
 
     #[test]

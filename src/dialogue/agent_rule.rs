@@ -1,10 +1,11 @@
 //! The rule-based agent: a chat model that understands by keywords, and can be made to err.
 //!
-//! It holds no dialogue. From the chat alone it works out what the customer wants, what was searched and booked, and writes
+//! It keeps no dialogue but to read it faster. From the chat alone it works out what the customer wants, what was searched and booked, and writes
 //! its next command in the ReAct form. With `noise` above 0 a decision is spoilt with that probability, drawn from the
 //! request's seed: then different seeds take different ways, which a search over dialogues can choose among.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Ref, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::ready;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use super::lexicon::Lexicon;
 use super::react::observation;
 use super::seed;
 use super::tools::{parameter_names, unique_key};
-use crate::chat::{Chat, Role};
+use crate::chat::{Chat, Message, Role};
 use crate::llm::{ChatModel, ChatRequest, ModelError, Reply};
 
 /// The rule agent of one world.
@@ -29,10 +30,15 @@ use crate::llm::{ChatModel, ChatRequest, ModelError, Reply};
 pub struct RuleAgent {
     lexicon: Arc<Lexicon>,
     noise: f64,
+    /// The chats that were read last, the latest at the end: a chat that goes on from one of them is read from there.
+    known: RefCell<VecDeque<(Chat, View)>>,
 }
 
+/// Chats that are remembered: enough for the branches of a tree of dialogues.
+const KNOWN: usize = 64;
+
 /// A call that stands in the chat, and what came of it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Done {
     api: String,
     arguments: Map<String, Value>,
@@ -47,11 +53,13 @@ enum Decision {
 }
 
 /// The chat as the agent understands it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct View {
     beliefs: Beliefs,
     effect: Effect,
-    done: Vec<Done>,
+    /// The call that the next message answers.
+    pending: Option<(String, Map<String, Value>)>,
+    done: Vec<Arc<Done>>,
     /// Where in `done` the present turn starts.
     turn: usize,
     asked: BTreeSet<&'static str>,
@@ -61,13 +69,13 @@ struct View {
 impl RuleAgent {
     /// An agent that understands by this lexicon and errs with probability `noise` (0 to 1) at each decision.
     pub fn new(lexicon: Arc<Lexicon>, noise: f64) -> Self {
-        Self { lexicon, noise: noise.clamp(0.0, 1.0) }
+        Self { lexicon, noise: noise.clamp(0.0, 1.0), known: RefCell::default() }
     }
 
     /// The next reply to a chat. The same chat and seed give the same text.
     pub fn reply(&self, chat: &Chat, seed: u64) -> String {
         let mut rng = seed::generator(seed, &["rule-agent"]);
-        let view = View::read(chat, &self.lexicon);
+        let view = self.view(chat);
         let decision = view.decide(&mut rng);
         let decision = if rng.random_bool(self.noise) { self.spoil(decision, &mut rng) } else { decision };
         match decision {
@@ -77,6 +85,20 @@ impl RuleAgent {
                 format!("{plan} {}", Command::Call { api, arguments: Value::Object(arguments) }.text())
             }
         }
+    }
+
+    /// The chat as it is understood: from where it goes on from one that was read before.
+    fn view(&self, chat: &Chat) -> Ref<'_, View> {
+        let mut known = self.known.borrow_mut();
+        let before = known.iter().rev().find(|(before, _)| chat.continues(before));
+        let (length, mut view) = before.map_or((0, View::default()), |(before, view)| (before.len(), view.clone()));
+        view.read(&chat.since(length), &self.lexicon);
+        if known.len() == KNOWN {
+            known.pop_front();
+        }
+        known.push_back((chat.clone(), view));
+        drop(known);
+        Ref::map(self.known.borrow(), |known| &known[known.len() - 1].1)
     }
 
     /// Spoils a decision: a slot is dropped or gets a value of its kind, or the call is not made, or a booking is claimed.
@@ -128,23 +150,21 @@ impl ChatModel for RuleAgent {
 }
 
 impl View {
-    fn read(chat: &Chat, lexicon: &Lexicon) -> Self {
-        let mut view = Self::default();
-        let mut pending = None;
-        for message in chat.messages().into_iter().filter(|message| message.role != Role::System) {
+    /// Reads on.
+    fn read(&mut self, messages: &[&Message], lexicon: &Lexicon) {
+        for message in messages.iter().filter(|message| message.role != Role::System) {
             if message.role == Role::Assistant {
-                pending = view.read_commands(&message.content);
+                self.pending = self.read_commands(&message.content);
             } else if let Some(text) = observation(message) {
-                if let Some((api, arguments)) = pending.take() {
+                if let Some((api, arguments)) = self.pending.take() {
                     let answer = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-                    view.done.push(Done { api, arguments, answer });
+                    self.done.push(Arc::new(Done { api, arguments, answer }));
                 }
             } else {
-                view.effect = view.beliefs.hear(lexicon, &view.said, &message.content);
-                view.turn = view.done.len();
+                self.effect = self.beliefs.hear(lexicon, &self.said, &message.content);
+                self.turn = self.done.len();
             }
         }
-        view
     }
 
     /// Reads what the agent wrote; returns the call that the next message answers.
@@ -251,7 +271,7 @@ impl View {
     }
 
     fn last(&self, api: &str) -> Option<&Done> {
-        self.done.iter().rfind(|done| done.api == api)
+        self.done.iter().rfind(|done| done.api == api).map(Arc::as_ref)
     }
 
     fn in_turn(&self, api: &str) -> bool {
@@ -301,7 +321,6 @@ mod tests {
     use super::super::task::WorldItem;
     use super::super::world::World;
     use super::*;
-    use crate::chat::Message;
 
     fn agent(noise: f64) -> RuleAgent {
         let body = r#"{"name": "golden lantern", "food": "thai", "area": "north", "pricerange": "cheap"}"#;

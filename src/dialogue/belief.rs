@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use std::sync::LazyLock;
 
-use super::hearing::{Sentence, asked_slots, domain_slots, sentences, waives};
+use super::hearing::{Sentence, Waiver, asked_slots, domain_slots, sentences};
 use super::lexicon::{Lexicon, Mention, find, has_any, worded_slots, words};
 use super::tools::{DOMAINS, unique_key};
 
@@ -150,13 +150,14 @@ impl Belief {
         requests: &[&'static str],
     ) -> bool {
         let mut informed = false;
+        let waiver = Waiver::of(text);
         for slot in worded_slots(domain) {
             let found = lexicon.mentions(domain, slot, text);
             let found = found.iter().rfind(|mention| means(domain, slot, mention, text));
             if let Some(mention) = found.filter(|_| !matches!(*slot, "departure" | "destination")) {
                 self.info.insert(slot, lexicon.spelt(&mention.value));
                 informed = true;
-            } else if waives(text, domain, slot) {
+            } else if waiver.waives(domain, slot) {
                 informed |= self.info.remove(slot).is_some();
             }
         }
@@ -166,7 +167,7 @@ impl Belief {
             _ => false,
         };
         for slot in ["stars", "internet", "parking", "leaveAt", "arriveBy"] {
-            if domain_slots(domain).contains(&slot) && waives(text, domain, slot) {
+            if domain_slots(domain).contains(&slot) && waiver.waives(domain, slot) {
                 informed |= self.info.remove(slot).is_some();
             }
         }
@@ -212,6 +213,9 @@ impl Belief {
 
     fn times(&mut self, text: &str) -> bool {
         let mut informed = false;
+        if !has_digits(text) {
+            return informed;
+        }
         for time in TIME.find_iter(text) {
             let lead = text[..time.start()].split_whitespace().rev().take(5);
             let slot = lead.into_iter().find_map(|word| match word {
@@ -236,13 +240,14 @@ impl Belief {
             about = true;
             self.book.insert(slot, value);
         };
-        for (count, unit) in counts(text) {
+        let counted = counts(text);
+        for (count, unit) in &counted {
             match unit.as_str() {
                 "people" | "person" | "persons" | "guests" | "guest" | "ticket" | "tickets" | "of" | "passengers"
                 | "seats" => {
-                    put("people", count);
+                    put("people", count.clone());
                 }
-                "night" | "nights" | "days" if domain == "hotel" => put("stay", count),
+                "night" | "nights" | "days" if domain == "hotel" => put("stay", count.clone()),
                 _ => {}
             }
         }
@@ -253,13 +258,15 @@ impl Belief {
         if let Some((_, day)) = days.filter(|_| domain != "train") {
             put("day", day.to_owned());
         }
-        if let Some(time) = TIME.find_iter(text).last().filter(|_| domain == "restaurant") {
-            put("time", time.as_str().to_owned());
-        }
-        if let Some(found) =
-            FOR_COUNT.captures_iter(text).last().filter(|_| counts(text).is_empty() && domain != "hotel")
-        {
-            put("people", found[1].to_owned());
+        if has_digits(text) {
+            if let Some(time) = TIME.find_iter(text).last().filter(|_| domain == "restaurant") {
+                put("time", time.as_str().to_owned());
+            }
+            if let Some(found) =
+                FOR_COUNT.captures_iter(text).last().filter(|_| counted.is_empty() && domain != "hotel")
+            {
+                put("people", found[1].to_owned());
+            }
         }
         self.bare_number(domain, before, text, &mut about);
         let declined = has_any(
@@ -361,8 +368,16 @@ fn numerals(text: &mut String) {
     }
 }
 
+/// Whether one of the patterns could be found: they look for digits, which may be those of any script.
+fn has_digits(text: &str) -> bool {
+    !text.is_ascii() || text.bytes().any(|byte| byte.is_ascii_digit())
+}
+
 /// Numbers with the word that follows them.
 fn counts(text: &str) -> Vec<(String, String)> {
+    if !has_digits(text) {
+        return Vec::new();
+    }
     COUNT.captures_iter(text).map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
 }
 

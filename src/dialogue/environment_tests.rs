@@ -223,10 +223,10 @@ fn a_turn_is_judged_against_what_is_left() {
         let mut served = super::observation::Call {
             api: "search_restaurant".to_owned(),
             arguments: json!({"food": "indian"}),
-            returned: json!({"name": "another", "food": "indian", "area": "centre", "pricerange": "cheap"}),
+            returned: json!({"name": "another", "food": "indian", "area": "centre", "pricerange": "cheap"}).into(),
         };
         assert_eq!(turn_hits(&task, &[0, 1], &[&served], rules), found, "{compat:?}");
-        served.returned = json!({"name": "curry's end", "food": "indian"});
+        served.returned = json!({"name": "curry's end", "food": "indian"}).into();
         assert_eq!(turn_hits(&task, &[0, 1, 2], &[&served], rules), [1]);
         later.call("book_attraction", &json!({}));
         assert_eq!((session.calls().len(), later.calls().len()), (3, 4), "a clone has calls of its own");

@@ -1,5 +1,6 @@
 //! One dialogue between a user and an agent, step by step, and what it came to (reference, section 2.5).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -153,13 +154,15 @@ impl Episode {
 
     /// The dialogue as a row; `broken` says why it could not be played to its end.
     pub fn row(&self, broken: Option<&ModelError>) -> EpisodeRow {
-        let (task, rules) = (self.session.task(), self.session.rules());
-        let hit = reward::hits(task, self.session.calls(), rules);
+        let task = self.session.task();
+        let calls = self.calls();
+        // A goal is reached when one call reaches it by itself.
+        let hit: BTreeSet<u32> = calls.iter().flat_map(|call| &call.goals_hit).copied().collect();
         let success = broken.is_none() && hit.len() == task.goals.len() && !hit.is_empty();
         EpisodeRow {
             dialogue: task.dialogue.clone(),
             split: task.split.clone(),
-            reward: reward::reward(task, self.session.calls(), rules),
+            reward: if hit.is_empty() { 0.0 } else { hit.len() as f64 / task.goals.len() as f64 },
             success,
             outcome: match (broken, success) {
                 (Some(_), _) => Outcome::Broken,
@@ -170,9 +173,9 @@ impl Episode {
             ended: self.ended,
             messages: self.visible.to_vec(),
             internal: self.internal.to_vec(),
-            calls: self.calls(),
+            calls,
             goals: task.goals.iter().map(|goal| goal.api.clone()).collect(),
-            goals_hit: hit.into_iter().map(|goal| goal as u32).collect(),
+            goals_hit: hit.into_iter().collect(),
             agent_prompt_tokens: self.agent_usage.prompt,
             agent_completion_tokens: self.agent_usage.completion,
             user_prompt_tokens: self.user_usage.prompt,

@@ -277,12 +277,32 @@ pub fn asked_slots(text: &str, domain: &str) -> Vec<&'static str> {
     asked
 }
 
-/// Whether a text (in the form of [`words`]) says that a slot does not matter.
-pub fn waives(words: &str, domain: &str, slot: &str) -> bool {
-    let careless = ["dont care", "do not care", "does not matter", "doesnt matter", "no preference", "not important"];
-    let careless = has_any(words, &careless);
-    let mut named = slot_words(domain, slot).iter();
-    named.any(|word| find(words, &format!("any {word}")).is_some() || careless && find(words, word).is_some())
+/// Whether and how a text says that slots do not matter.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiver<'t> {
+    words: &'t str,
+    any: bool,
+    careless: bool,
+}
+
+impl<'t> Waiver<'t> {
+    /// Looks at a text in the form of [`words`].
+    pub fn of(words: &'t str) -> Self {
+        let careless =
+            ["dont care", "do not care", "does not matter", "doesnt matter", "no preference", "not important"];
+        Self { words, any: has_any(words, &["any"]), careless: has_any(words, &careless) }
+    }
+
+    /// Whether a slot does not matter.
+    pub fn waives(self, domain: &str, slot: &str) -> bool {
+        if !self.any && !self.careless {
+            return false;
+        }
+        slot_words(domain, slot).iter().any(|word| {
+            self.any && find(self.words, &format!("any {word}")).is_some()
+                || self.careless && find(self.words, word).is_some()
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The words of a world: names and slot values as they are found in what customers and agents say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::tools::unique_key;
 use super::world::World;
@@ -146,6 +146,16 @@ const SPELLINGS: &[(&str, &str)] = &[
 /// colons of times a space, spellings unified, a space at both ends.
 pub fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
+    if text.is_ascii() {
+        spell_ascii(text, &mut out)
+    } else {
+        spell(text, &mut out)
+    }
+    unify_spellings(&mut out);
+    out
+}
+
+fn spell(text: &str, out: &mut String) {
     out.push(' ');
     let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     let mut chars = text.chars().peekable();
@@ -161,33 +171,63 @@ pub fn words(text: &str) -> String {
     if !out.ends_with(' ') {
         out.push(' ');
     }
+}
+
+/// What [`spell`] does, for text of which every byte is a character.
+fn spell_ascii(text: &str, out: &mut String) {
+    out.push(' ');
+    let mut last = b' ';
+    let mut bytes = text.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        let next = match byte {
+            b'\'' => continue,
+            b':' if last.is_ascii_digit() && bytes.peek().is_some_and(u8::is_ascii_digit) => b':',
+            byte if byte.is_ascii_alphanumeric() => byte.to_ascii_lowercase(),
+            _ if last == b' ' => continue,
+            _ => b' ',
+        };
+        out.push(char::from(next));
+        last = next;
+    }
+    if last != b' ' {
+        out.push(' ');
+    }
+}
+
+/// Writes every known spelling of a word in one way.
+fn unify_spellings(text: &mut String) {
+    // Few texts have any: look at each word once.
+    let begins = |word: &str| SPELLINGS.iter().any(|(from, _)| first_word(from) == word);
+    if !text.split(' ').any(begins) {
+        return;
+    }
     for (from, to) in SPELLINGS {
-        let from = format!(" {from} ");
         // Twice the same word shares a space, so one replacement may leave the second.
-        while out.contains(&from) {
-            out = out.replace(&from, &format!(" {to} "));
+        while find(text, from).is_some() {
+            *text = text.replace(&format!(" {from} "), &format!(" {to} "));
         }
     }
-    out
+}
+
+/// Where the words of a text in the form of [`words`] start.
+fn starts(words: &str) -> impl Iterator<Item = usize> {
+    words.bytes().enumerate().filter_map(|(at, byte)| (byte == b' ').then_some(at + 1))
+}
+
+/// Whether a phrase stands at a place where a word starts.
+fn stands(words: &str, at: usize, phrase: &str) -> bool {
+    let rest = &words.as_bytes()[at..];
+    rest.get(phrase.len()) == Some(&b' ') && rest.starts_with(phrase.as_bytes())
 }
 
 /// Whether a text in the form of [`words`] has one of these words or phrases.
 pub fn has_any(words: &str, phrases: &[&str]) -> bool {
-    phrases.iter().any(|phrase| find(words, phrase).is_some())
+    starts(words).any(|at| phrases.iter().any(|phrase| stands(words, at, phrase)))
 }
 
 /// Where a phrase stands in a text in the form of [`words`].
 pub fn find(words: &str, phrase: &str) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = words[from..].find(phrase) {
-        let start = from + at;
-        let end = start + phrase.len();
-        if words[..start].ends_with(' ') && words[end..].starts_with(' ') {
-            return Some(start);
-        }
-        from = start + words[start..].chars().next().map_or(1, char::len_utf8);
-    }
-    None
+    starts(words).find(|at| stands(words, *at, phrase))
 }
 
 /// A value that a text says.
@@ -199,12 +239,80 @@ pub struct Mention {
     pub value: String,
 }
 
-/// Names and values of one world, longest first.
+/// Names and values of one world.
 #[derive(Clone, Debug, Default)]
 pub struct Lexicon {
-    names: BTreeMap<String, Vec<String>>,
-    values: BTreeMap<(String, String), Vec<String>>,
+    names: BTreeMap<String, Phrases>,
+    /// By domain, then by slot.
+    values: BTreeMap<String, BTreeMap<String, Phrases>>,
     spelling: BTreeMap<String, String>,
+}
+
+/// Phrases to look for, longest first.
+#[derive(Clone, Debug, Default)]
+struct Phrases {
+    list: Vec<String>,
+    /// The places in `list` of the phrases that start with a word.
+    by_word: HashMap<String, Vec<usize>>,
+    /// Bits of the words that phrases start with: most words of a text are none of them, and are not looked up.
+    bits: [u64; 16],
+}
+
+/// A bit's place for a word that is not empty.
+fn bit(word: &str) -> (usize, u64) {
+    let bytes = word.as_bytes();
+    let [first, last] = [bytes[0], bytes[bytes.len() - 1]].map(usize::from);
+    let hash = first * 31 + last * 7 + bytes.len() * 131;
+    (hash / 64 % 16, 1 << (hash % 64))
+}
+
+impl Phrases {
+    fn new(set: BTreeSet<String>) -> Self {
+        let mut list: Vec<String> = set.into_iter().collect();
+        list.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        let mut by_word = HashMap::<String, Vec<usize>>::new();
+        let mut bits = [0; 16];
+        for (place, phrase) in list.iter().enumerate() {
+            let (word, mask) = bit(first_word(phrase));
+            bits[word] |= mask;
+            by_word.entry(first_word(phrase).to_owned()).or_default().push(place);
+        }
+        Self { list, by_word, bits }
+    }
+
+    /// The places in `list` of the phrases of which a text has the first word, ascending.
+    fn possible(&self, text: &str) -> Vec<usize> {
+        let known = |word: &&str| {
+            !word.is_empty() && {
+                let (place, mask) = bit(word);
+                self.bits[place] & mask != 0
+            }
+        };
+        let words = text.split(' ').filter(known);
+        let mut places: Vec<usize> = words.filter_map(|word| self.by_word.get(word)).flatten().copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Finds the phrases of a text and blanks them out of it; longer ones hide the shorter ones inside them.
+    fn take(&self, text: &mut String) -> Vec<Mention> {
+        let mut found = Vec::new();
+        for place in self.possible(text) {
+            let value = &self.list[place];
+            while let Some(at) = find(text, value) {
+                // Blanks of the same length, so that places stay comparable.
+                text.replace_range(at..at + value.len(), &"_".repeat(value.len()));
+                found.push(Mention { at, value: value.clone() });
+            }
+        }
+        found.sort_by_key(|mention| mention.at);
+        found
+    }
+}
+
+fn first_word(phrase: &str) -> &str {
+    phrase.split(' ').next().unwrap_or_default()
 }
 
 impl Lexicon {
@@ -231,8 +339,12 @@ impl Lexicon {
             }
         }
         add_common(&mut values);
-        let names = names.into_iter().map(longest_first).collect();
-        Self { names, values: values.into_iter().map(longest_first).collect(), spelling }
+        let names = names.into_iter().map(|(domain, set)| (domain, Phrases::new(set))).collect();
+        let mut by_domain = BTreeMap::<String, BTreeMap<String, Phrases>>::new();
+        for ((domain, slot), set) in values {
+            by_domain.entry(domain).or_default().insert(slot, Phrases::new(set));
+        }
+        Self { names, values: by_domain, spelling }
     }
 
     /// A value as the records spell it: `multiple sports` may stand there misspelt, a name with an apostrophe.
@@ -240,14 +352,18 @@ impl Lexicon {
         self.spelling.get(form).cloned().unwrap_or_else(|| form.to_owned())
     }
 
-    /// The known values of a slot, in the form of [`words`].
+    /// The known values of a slot in the form of [`words`], longest first.
     pub fn values(&self, domain: &str, slot: &str) -> &[String] {
-        self.values.get(&(domain.to_owned(), slot.to_owned())).map_or(&[], Vec::as_slice)
+        self.phrases(domain, slot).map_or(&[], |phrases| &phrases.list)
     }
 
-    /// The known names of a domain, in the form of [`words`].
+    fn phrases(&self, domain: &str, slot: &str) -> Option<&Phrases> {
+        self.values.get(domain)?.get(slot)
+    }
+
+    /// The known names of a domain in the form of [`words`], longest first.
     pub fn names(&self, domain: &str) -> &[String] {
-        self.names.get(domain).map_or(&[], Vec::as_slice)
+        self.names.get(domain).map_or(&[], |phrases| &phrases.list)
     }
 
     /// The names of a domain's entities that a text (in the form of [`words`]) says; they are blanked out of it, so that
@@ -256,20 +372,14 @@ impl Lexicon {
         if domain == "train" {
             return take_train_ids(text);
         }
-        take(self.names(domain), text)
+        self.names.get(domain).map(|phrases| phrases.take(text)).unwrap_or_default()
     }
 
     /// The values of a slot that a text says, in the text's order; longer values hide the shorter ones inside them.
     pub fn mentions(&self, domain: &str, slot: &str, text: &str) -> Vec<Mention> {
-        let mut text = text.to_owned();
-        take(self.values(domain, slot), &mut text)
+        let Some(phrases) = self.phrases(domain, slot) else { return Vec::new() };
+        if phrases.possible(text).is_empty() { Vec::new() } else { phrases.take(&mut text.to_owned()) }
     }
-}
-
-fn longest_first<K>((key, set): (K, BTreeSet<String>)) -> (K, Vec<String>) {
-    let mut list: Vec<String> = set.into_iter().collect();
-    list.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    (key, list)
 }
 
 fn add_common(values: &mut BTreeMap<(String, String), BTreeSet<String>>) {
@@ -298,22 +408,12 @@ fn add_common(values: &mut BTreeMap<(String, String), BTreeSet<String>>) {
     }
 }
 
-fn take(list: &[String], text: &mut String) -> Vec<Mention> {
-    let mut found = Vec::new();
-    for value in list {
-        while let Some(at) = find(text, value) {
-            // Blanks of the same length, so that places stay comparable.
-            text.replace_range(at..at + value.len(), &"_".repeat(value.len()));
-            found.push(Mention { at, value: value.clone() });
-        }
-    }
-    found.sort_by_key(|mention| mention.at);
-    found
-}
-
 /// Train identifiers have a pattern: `TR` and digits; no list of them is needed.
 fn take_train_ids(text: &mut String) -> Vec<Mention> {
     let mut found = Vec::new();
+    if !text.contains(" tr") {
+        return found;
+    }
     let mut at = 0;
     for word in text.clone().split(' ') {
         let digits = word.strip_prefix("tr").unwrap_or_default();
@@ -363,6 +463,30 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn ascii_is_spelt_like_any_text(text in "[a-cA-C0-2:'\\-. \\x00-\\x7f]{0,40}") {
+            let (mut quick, mut slow) = (String::new(), String::new());
+            spell_ascii(&text, &mut quick);
+            spell(&text, &mut slow);
+            proptest::prop_assert_eq!(quick, slow);
+        }
+
+        #[test]
+        fn phrases_are_found_where_they_stand_as_words(text in "[ab ]{0,12}", phrase in "[ab]{1,3}( [ab]{1,2})?") {
+            let text = words(&text);
+            let found = text.match_indices(&phrase).map(|(at, _)| at).find(|at| {
+                text[..*at].ends_with(' ') && text[at + phrase.len()..].starts_with(' ')
+            });
+            // Overlapping places: `match_indices` passes over them, words do not overlap.
+            proptest::prop_assert!(found.is_none() || find(&text, &phrase).is_some());
+            if let Some(at) = find(&text, &phrase) {
+                let there = format!(" {phrase} ");
+                proptest::prop_assert!(text[at - 1..].starts_with(&there));
+            }
+            let one = Phrases::new([phrase.clone()].into());
+            proptest::prop_assert_eq!(one.take(&mut text.clone()).is_empty(), find(&text, &phrase).is_none());
+        }
+
         #[test]
         fn words_are_a_fixed_point(text in ".{0,60}") {
             let once = words(&text);

@@ -11,6 +11,7 @@ pub mod corpus;
 pub mod demonstrations;
 pub mod episode;
 pub mod hearing;
+mod index;
 pub mod lexicon;
 pub mod multiwoz;
 pub mod observation;

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -162,14 +164,9 @@ where
     }
 }
 
-/// Keeps the metadata of the last two utterances only, then chooses.
+/// Keeps the metadata of the last two utterances only, as JSON, then chooses: to build every one would take most of the time.
 fn last_state<'de, S: Deserializer<'de>>(deserializer: S) -> Result<Map<String, Value>, S::Error> {
     struct States;
-
-    #[derive(Deserialize)]
-    struct State {
-        metadata: Map<String, Value>,
-    }
 
     impl<'de> Visitor<'de> for States {
         type Value = Map<String, Value>;
@@ -179,21 +176,154 @@ fn last_state<'de, S: Deserializer<'de>>(deserializer: S) -> Result<Map<String, 
         }
 
         fn visit_seq<Q: SeqAccess<'de>>(self, mut turns: Q) -> Result<Self::Value, Q::Error> {
-            let (mut before, mut last) = (Map::new(), Map::new());
-            while let Some(State { metadata }) = turns.next_element()? {
-                before = std::mem::replace(&mut last, metadata);
+            let (mut before, mut last) = (b"{}".to_vec(), b"{}".to_vec());
+            loop {
+                std::mem::swap(&mut before, &mut last);
+                if turns.next_element_seed(Metadata(&mut last))?.is_none() {
+                    // There was no further one: the last one is the one before.
+                    std::mem::swap(&mut before, &mut last);
+                    break;
+                }
             }
-            Ok(if last.is_empty() { before } else { last })
+            let state = if last == b"{}" { before } else { last };
+            serde_json::from_slice(&state).map_err(Q::Error::custom)
         }
     }
 
     deserializer.deserialize_seq(States)
 }
 
+/// Copies the metadata of an utterance, in place of what the buffer held.
+struct Metadata<'b>(&'b mut Vec<u8>);
+
+impl<'de> DeserializeSeed<'de> for Metadata<'_> {
+    type Value = ();
+
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<(), S::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Metadata<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an utterance")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<(), M::Error> {
+        #[derive(Deserialize)]
+        #[serde(field_identifier, rename_all = "lowercase")]
+        enum Field {
+            Metadata,
+            #[serde(other)]
+            Other,
+        }
+
+        let mut found = false;
+        while let Some(field) = fields.next_key::<Field>()? {
+            match field {
+                Field::Metadata if found => return Err(M::Error::duplicate_field("metadata")),
+                Field::Metadata => {
+                    found = true;
+                    self.0.clear();
+                    fields.next_value_seed(Copied { json: self.0, object: true })?;
+                }
+                Field::Other => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        if found { Ok(()) } else { Err(M::Error::missing_field("metadata")) }
+    }
+}
+
+/// Copies a value as JSON.
+struct Copied<'b> {
+    json: &'b mut Vec<u8>,
+    /// Whether it must be an object.
+    object: bool,
+}
+
+impl Copied<'_> {
+    fn write<E: serde::de::Error>(self, value: &(impl Serialize + ?Sized)) -> Result<(), E> {
+        serde_json::to_writer(self.json, value).map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Copied<'_> {
+    type Value = ();
+
+    fn deserialize<S: Deserializer<'de>>(self, deserializer: S) -> Result<(), S::Error> {
+        if self.object { deserializer.deserialize_map(self) } else { deserializer.deserialize_any(self) }
+    }
+}
+
+impl<'de> Visitor<'de> for Copied<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.object { "a map" } else { "any JSON value" })
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.write(&value)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.write(&value)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.write(&value)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        self.write(&value)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.write(value)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.write(&())
+    }
+
+    fn visit_seq<Q: SeqAccess<'de>>(self, mut items: Q) -> Result<(), Q::Error> {
+        let json = self.json;
+        json.push(b'[');
+        while items.next_element_seed(Copied { json: &mut *json, object: false })?.is_some() {
+            json.push(b',');
+        }
+        closed(json, b']');
+        Ok(())
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<(), M::Error> {
+        let json = self.json;
+        json.push(b'{');
+        while fields.next_key_seed(Copied { json: &mut *json, object: false })?.is_some() {
+            json.push(b':');
+            fields.next_value_seed(Copied { json: &mut *json, object: false })?;
+            json.push(b',');
+        }
+        closed(json, b'}');
+        Ok(())
+    }
+}
+
+/// Closes a list or object: the comma behind its last item gives way.
+fn closed(json: &mut Vec<u8>, end: u8) {
+    if json.last() == Some(&b',') {
+        json.pop();
+    }
+    json.push(end);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::de::IgnoredAny;
+    use proptest::prelude::*;
+    use serde_json::json;
 
     const TWO: &str = r#"{
         "A.json": {"goal": {"hotel": {"info": {}}}, "log": [
@@ -255,5 +385,54 @@ mod tests {
         }
         let refused = for_each(TWO.as_bytes(), |_, _: IgnoredAny| Err("no")).unwrap_err();
         assert_eq!(refused.to_string(), "dialogue `A.json` (0 dialogues before it): no");
+    }
+
+    #[test]
+    fn utterances_need_an_object_of_metadata() {
+        for (log, message) in [
+            (json!([{"text": "a"}]), "missing field `metadata`"),
+            (json!([{"metadata": []}]), "invalid type: sequence, expected a map"),
+            (json!([3]), "invalid type: integer `3`, expected an utterance"),
+            (json!({}), "invalid type: map, expected a list of utterances"),
+        ] {
+            let error = outlines(&json!({"A": {"goal": {}, "log": log}}).to_string()).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let twice = r#"{"A": {"goal": {}, "log": [{"metadata": {}, "metadata": {}}]}}"#;
+        assert!(outlines(twice).unwrap_err().to_string().contains("duplicate field `metadata`"));
+        assert!(outlines(r#"{"A": {"goal": {}, "log": []}}"#).unwrap()[0].1.state.is_empty());
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            prop::num::f64::NORMAL.prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[,\\]}\"]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 30, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_state_is_what_stands_there(states in prop::collection::vec(value(), 0..5)) {
+            let state = |value: &Value| if value == &json!(null) { json!({}) } else { json!({ "x": value }) };
+            let log: Vec<Value> = states.iter().map(|value| json!({"text": "a", "metadata": state(value)})).collect();
+            let read = outlines(&json!({"A": {"goal": {}, "log": log}}).to_string()).unwrap().remove(0).1.state;
+            let empty = json!({});
+            let [before, last] = [2, 1].map(|back| {
+                log.len().checked_sub(back).map_or(&empty, |at| &log[at]["metadata"]).clone()
+            });
+            prop_assert_eq!(Value::Object(read), if last == empty { before } else { last });
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent sees of records and errors, and what is remembered of a call.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::python_json::{dumps, separate, write_string, write_value};
@@ -17,14 +18,14 @@ pub const NESTED: &str = "ERROR: INVALID API CALL! LISTS AND DICTS ARE NOT ALLOW
 pub const NO_ACTION: &str = "ERROR: INVALID API CALL!";
 
 /// One call as the server remembers it: what rewards are judged by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// The tool's name as given.
     pub api: String,
     /// The arguments as given: an object.
     pub arguments: Value,
     /// For a search the record that was served, or null for none; for a booking the answer; else the error's text.
-    pub returned: Value,
+    pub returned: Arc<Value>,
 }
 
 /// What the agent sees of a call.
@@ -41,15 +42,15 @@ pub struct Observation {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Served {
     /// What is remembered.
-    pub(super) returned: Value,
+    pub(super) returned: Arc<Value>,
     /// What the agent sees.
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
 }
 
 impl Served {
     /// A value that is seen as it is remembered.
     pub(super) fn value(returned: Value) -> Self {
-        Self { text: dumps(&returned), returned }
+        Self { text: dumps(&returned).into(), returned: returned.into() }
     }
 
     /// An error.
@@ -59,7 +60,7 @@ impl Served {
 
     /// A search's result: one record, or none.
     pub(super) fn record(table: &Table, row: Option<usize>, shape: Shape) -> Self {
-        let Some(row) = row else { return Self { returned: Value::Null, text: "[]".to_owned() } };
+        let Some(row) = row else { return Self { returned: Value::Null.into(), text: "[]".into() } };
         let record = &table.records()[row];
         match shape {
             Shape::AllColumns => all_columns(table.columns(), record),
@@ -71,7 +72,7 @@ impl Served {
 
 fn listed(record: Record) -> Served {
     let returned = Value::Object(record);
-    Served { text: format!("[{}]", dumps(&returned)), returned }
+    Served { text: format!("[{}]", dumps(&returned)).into(), returned: returned.into() }
 }
 
 /// A record as a row of the reference's data frame. A missing field is seen as `NaN`, which no JSON value can hold, and
@@ -90,7 +91,7 @@ fn all_columns(columns: &[String], record: &Record) -> Served {
         returned.insert(column.clone(), record.get(column).cloned().unwrap_or(Value::Null));
     }
     text.push_str("}]");
-    Served { returned: Value::Object(returned), text }
+    Served { returned: Value::Object(returned).into(), text: text.into() }
 }
 
 /// The fields that a record has, without lists and objects.

@@ -61,7 +61,7 @@ fn reaches(goal: &GoalCall, unique_id: Option<&str>, call: &Call, rules: &Rules)
             wanted.within(&asked) && (granted || !rules.booking_must_succeed())
         }
         Action::Search => {
-            let Value::Object(served) = &call.returned else { return false };
+            let Value::Object(served) = &*call.returned else { return false };
             let entity = unique_id.filter(|id| !id.is_empty());
             let right =
                 entity.map(|id| served.get(unique_key(domain)).is_some_and(|value| same_entity(value, id, rules)));

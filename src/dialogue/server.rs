@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::index::{Found, Index};
 use super::observation::{Call, NESTED, NO_ACTION, NOT_ALLOWED, Observation, Served};
 use super::rules::{Failing, WrongRow};
 use super::task::{DomainGoal, Task};
 use super::tools::{Action, parts, unique_key};
-use super::values::{Constraints, lower, spell};
+use super::values::{Constraints, spell};
 use super::world::{Record, Table, World};
 use crate::compat::Rules;
 
@@ -49,6 +50,10 @@ struct DomainPlan {
     booking: Option<Booking>,
     /// The records that this dialogue must not find, ascending (quirk Q3).
     hidden: Vec<usize>,
+    /// The records of the booked entity, ascending.
+    booked: Vec<usize>,
+    /// The records as the rules compare them, where the world has any.
+    index: Option<Arc<Index>>,
 }
 
 #[derive(Debug)]
@@ -71,13 +76,14 @@ impl Session {
     /// Answers a call and remembers it.
     pub fn call(&mut self, api: &str, arguments: &Value) -> Observation {
         let Value::Object(given) = arguments else {
-            return Observation { text: Served::error(NOT_ALLOWED).text, recorded: false };
+            return Observation { text: Served::error(NOT_ALLOWED).text.to_string(), recorded: false };
         };
         let served = self.serve(api, given);
         let call = Call { api: api.to_owned(), arguments: arguments.clone(), returned: served.returned };
         self.calls.push(Arc::new(call));
-        self.seen.push(served.text.as_str().into());
-        Observation { text: served.text, recorded: true }
+        let text = served.text.to_string();
+        self.seen.push(served.text);
+        Observation { text, recorded: true }
     }
 
     /// The calls so far, in order.
@@ -113,43 +119,34 @@ impl Session {
         if given.values().any(|value| value.is_array() || value.is_object()) {
             return Served::error(NESTED);
         }
-        let arguments = normal(given);
+        let asked = Constraints::of_call(given, &self.rules);
         match parts(api) {
-            Some((Action::Search, domain)) => self.search(domain, &arguments),
-            Some((Action::Book, domain)) => self.book(domain, &arguments),
+            Some((Action::Search, domain)) => self.search(domain, &asked),
+            Some((Action::Book, domain)) => self.book(domain, &asked),
             None => Served::error(NO_ACTION),
         }
     }
 
-    fn search(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
+    fn search(&self, domain: &str, asked: &Constraints) -> Served {
         let Some(table) = self.world.table(domain) else { return Served::value(json!([])) };
-        let plan = self.plan.domains.iter().find(|plan| plan.domain == domain);
-        let mut rows = table.search(arguments, &self.rules);
-        if let Some(plan) = plan {
-            rows.retain(|row| plan.hidden.binary_search(row).is_err());
-        }
-        let row = match plan {
-            Some(plan) => plan.choose(table, &rows, arguments, &self.rules),
-            None => rows.first().copied(),
+        let Some(plan) = self.plan.domains.iter().find(|plan| plan.domain == domain) else {
+            let index = table.index(&self.rules);
+            return index.served(table, index.find(asked.texts()).rows().next());
         };
-        Served::record(table, row, self.rules.shape())
+        // A plan whose domain has a table has its index.
+        let index = plan.index.clone().unwrap_or_else(|| table.index(&self.rules));
+        let row = plan.choose(table, &index.find(asked.texts()), asked, &self.rules);
+        index.served(table, row)
     }
 
-    fn book(&self, domain: &str, arguments: &Map<String, Value>) -> Served {
+    fn book(&self, domain: &str, asked: &Constraints) -> Served {
         let plan = self.plan.domains.iter().find(|plan| plan.domain == domain);
         let booking = plan.and_then(|plan| plan.booking.as_ref());
-        let asked = Constraints::of_arguments(arguments, &self.rules);
         Served::value(match booking {
-            Some(booking) if booking.wanted.within(&asked) => json!({ "success": true, "return": booking.returns }),
+            Some(booking) if booking.wanted.within(asked) => json!({ "success": true, "return": booking.returns }),
             _ => json!({ "success": false, "return": {} }),
         })
     }
-}
-
-/// Arguments as the server takes them: texts in lower case and without apostrophes.
-fn normal(given: &Map<String, Value>) -> Map<String, Value> {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.clone(), |text| Value::from(lower(text)));
-    given.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 impl Plan {
@@ -179,6 +176,7 @@ impl Plan {
             }
         }
         for plan in &mut domains {
+            plan.look_up(world, rules);
             if let Some(goal) = task.domains.iter().find(|goal| goal.domain == plan.domain) {
                 plan.hide(world, goal, rules);
             }
@@ -197,7 +195,26 @@ impl Booking {
 
 impl DomainPlan {
     fn new(domain: &str) -> Self {
-        Self { domain: domain.to_owned(), search: None, booking: None, hidden: Vec::new() }
+        Self {
+            domain: domain.to_owned(),
+            search: None,
+            booking: None,
+            hidden: Vec::new(),
+            booked: Vec::new(),
+            index: None,
+        }
+    }
+
+    /// Finds the records of the booked entity.
+    fn look_up(&mut self, world: &World, rules: &Rules) {
+        let Some(table) = world.table(&self.domain) else { return };
+        let index = table.index(rules);
+        if let Some(booking) = &self.booking {
+            let (key, entity) = (unique_key(&self.domain), spell("name", &booking.unique_id, rules));
+            let rows = index.find([(key, &*entity)].into_iter());
+            self.booked = rows.rows().filter(|row| self.is_booked(&table.records()[*row], rules)).collect();
+        }
+        self.index = Some(index);
     }
 
     /// Finds the records that answer the search that must fail.
@@ -236,44 +253,49 @@ impl DomainPlan {
     }
 
     /// Chooses the one record that a search serves among those found.
-    fn choose(&self, table: &Table, rows: &[usize], arguments: &Map<String, Value>, rules: &Rules) -> Option<usize> {
-        let first = rows.first().copied();
-        let Some(goal) = &self.search else { return first };
-        let asked = Constraints::of_arguments(arguments, rules);
-        let record = |row: &usize| &table.records()[*row];
-        if goal.within(&asked) {
+    fn choose(&self, table: &Table, found: &Found, asked: &Constraints, rules: &Rules) -> Option<usize> {
+        let first = || found.rows().find(|row| self.shows(*row));
+        let Some(goal) = &self.search else { return first() };
+        if goal.within(asked) {
             match &self.booking {
-                Some(_) => self.correct(rows, record, rules).or_else(|| self.wrong(rows, record, rules)),
-                None => first,
+                Some(_) => self.correct(table, found, rules).or_else(|| self.wrong(table, found, rules)),
+                None => first(),
             }
         } else if asked.within(goal) {
-            self.wrong(rows, record, rules).or_else(|| self.correct(rows, record, rules)).or(first)
+            self.wrong(table, found, rules).or_else(|| self.correct(table, found, rules)).or_else(first)
         } else {
-            first
+            first()
         }
     }
 
+    /// Whether this dialogue may find a record.
+    fn shows(&self, row: usize) -> bool {
+        self.hidden.binary_search(&row).is_err()
+    }
+
     /// The booked entity. Train ids repeat: judged by constraint, the one that the customer wants comes first (quirk Q10).
-    fn correct<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
-        let mut booked = rows.iter().filter(|row| self.is_booked(record(row), rules)).copied();
+    fn correct(&self, table: &Table, found: &Found, rules: &Rules) -> Option<usize> {
+        let mut booked = self.booked.iter().copied().filter(|row| self.shows(*row) && found.has(*row));
         match rules.wrong_row() {
             WrongRow::LastByEquality => booked.next_back(),
             WrongRow::FirstByConstraint => {
                 let booked: Vec<usize> = booked.collect();
-                let wanted = |row: &&usize| self.search.as_ref().is_some_and(|goal| goal.hold_for(record(row), rules));
+                let record = |row: usize| &table.records()[row];
+                let wanted =
+                    |row: &&usize| self.search.as_ref().is_some_and(|goal| goal.hold_for(record(**row), rules));
                 booked.iter().find(wanted).or(booked.first()).copied()
             }
         }
     }
 
     /// A record that the customer does not want.
-    fn wrong<'a>(&self, rows: &[usize], record: impl Fn(&usize) -> &'a Record, rules: &Rules) -> Option<usize> {
+    fn wrong(&self, table: &Table, found: &Found, rules: &Rules) -> Option<usize> {
         let goal = self.search.as_ref()?;
-        let unwanted = |row: &&usize| !goal.hold_for(record(row), rules);
+        let unwanted = |row: &usize| self.shows(*row) && !goal.hold_for(&table.records()[*row], rules);
         match rules.wrong_row() {
-            WrongRow::LastByEquality => rows.iter().rev().find(unwanted).copied(),
+            WrongRow::LastByEquality => found.rows().rev().find(unwanted),
             WrongRow::FirstByConstraint => {
-                rows.iter().filter(|row| !self.is_booked(record(row), rules)).find(unwanted).copied()
+                found.rows().filter(|row| self.booked.binary_search(row).is_err()).find(unwanted)
             }
         }
     }

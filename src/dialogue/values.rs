@@ -17,7 +17,7 @@ const FOLDED_EMPTY: [&str; 8] = ["", "dont care", "dontcare", "do nt care", "not
 /// Whether a value constrains nothing: an empty text, "dont care" and the like (quirk Q8).
 pub fn is_empty(text: &str, rules: &Rules) -> bool {
     if rules.ignores_indifference() {
-        FOLDED_EMPTY.contains(&fold(text).as_str())
+        if is_plain(text) { FOLDED_EMPTY.contains(&text) } else { FOLDED_EMPTY.contains(&fold(text).as_str()) }
     } else {
         REFERENCE_EMPTY.contains(&text)
     }
@@ -26,15 +26,33 @@ pub fn is_empty(text: &str, rules: &Rules) -> bool {
 /// Apostrophes, straight and typographic.
 const APOSTROPHES: [char; 2] = ['\'', '\u{2019}'];
 
+/// Whether a text is as any rules write it, times excepted: small ASCII letters and other signs, single blanks, no apostrophes.
+fn is_plain(text: &str) -> bool {
+    let mut before = b' ';
+    for byte in text.bytes() {
+        if !byte.is_ascii_graphic() && (byte != b' ' || before == b' ') || byte.is_ascii_uppercase() || byte == b'\'' {
+            return false;
+        }
+        before = byte;
+    }
+    before != b' ' || text.is_empty()
+}
+
 /// A text without case, apostrophes, outer blanks and repeated blanks.
 fn fold(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let plain = text.to_lowercase().replace(APOSTROPHES, "");
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// As the reference's server treats a text argument: lower case, no apostrophes.
-pub fn lower(text: &str) -> String {
-    text.to_lowercase().replace('\'', "")
+pub fn lower(text: &str) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.to_lowercase().replace('\'', ""))
 }
 
 /// A scalar as text (quirk Q9): numbers in their shortest form, truth values as the `yes` and `no` of the records. `None`
@@ -82,6 +100,23 @@ impl Constraints {
     /// The constraints of a call's arguments.
     pub fn of_arguments(arguments: &Map<String, Value>, rules: &Rules) -> Self {
         Self(arguments.iter().filter_map(|(name, value)| Self::value(name, value, rules)).collect())
+    }
+
+    /// The constraints of a call's arguments as the server takes them: its texts in lower case and without apostrophes.
+    pub fn of_call(arguments: &Map<String, Value>, rules: &Rules) -> Self {
+        let constraint = |(name, value): (&String, &Value)| match value {
+            Value::String(text) => Self::text(name, &lower(text), rules),
+            value => Self::value(name, value, rules),
+        };
+        Self(arguments.iter().filter_map(constraint).collect())
+    }
+
+    /// The wanted texts by name; what cannot be read as a text is left out.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| match value {
+            Comparable::Text(text) => Some((name.as_str(), text.as_str())),
+            Comparable::Other(_) => None,
+        })
     }
 
     /// Whether nothing is wanted.
@@ -138,19 +173,18 @@ pub fn readable<'v>(value: &'v Value, rules: &Rules) -> Option<Cow<'v, str>> {
 
 /// A text as records and what is searched for are compared: as it stands, but for what the rules ignore (quirks Q5 to Q7).
 pub fn spell<'t>(name: &str, text: &'t str, rules: &Rules) -> Cow<'t, str> {
+    let plain = is_plain(text);
     let mut text = Cow::Borrowed(text);
-    if rules.ignores_apostrophes() && text.contains(APOSTROPHES) {
+    if !plain && rules.ignores_apostrophes() && text.contains(APOSTROPHES) {
         text = Cow::Owned(text.replace(APOSTROPHES, ""));
     }
-    if rules.ignores_spelling() {
+    if !plain && rules.ignores_spelling() {
         text = Cow::Owned(text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" "));
     }
-    match clock(&text) {
-        Some(time) if is_time(name) && rules.times() == Times::Clock => {
-            Cow::Owned(format!("{:02}:{:02}", time / 60, time % 60))
-        }
-        _ => text,
+    if !is_time(name) || rules.times() != Times::Clock {
+        return text;
     }
+    clock(&text).map_or(text, |time| Cow::Owned(format!("{:02}:{:02}", time / 60, time % 60)))
 }
 
 /// A text as it is compared where the rules ignore all that they can: texts that any rules take for the same have the same
@@ -183,16 +217,21 @@ pub fn bound(name: &str) -> Option<Bound> {
 }
 
 impl Bound {
+    /// Whether a time of day keeps to a limit; what is no time keeps to none.
+    pub(super) fn keeps(self, time: Option<u16>, limit: Option<u16>) -> bool {
+        match (time, limit) {
+            (Some(time), Some(limit)) if self == Self::After => time >= limit,
+            (Some(time), Some(limit)) => time <= limit,
+            _ => false,
+        }
+    }
+
     /// Whether a record's time keeps to the limit (quirk Q7). On the clock, what is no time keeps to none.
     pub fn allows(self, time: &str, limit: &str, rules: &Rules) -> bool {
         match (rules.times(), self) {
             (Times::Text, Self::After) => time > limit,
             (Times::Text, Self::Before) => time < limit,
-            (Times::Clock, _) => match (clock(time), clock(limit)) {
-                (Some(time), Some(limit)) if self == Self::After => time >= limit,
-                (Some(time), Some(limit)) => time <= limit,
-                _ => false,
-            },
+            (Times::Clock, _) => self.keeps(clock(time), clock(limit)),
         }
     }
 }
@@ -232,6 +271,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_plain_text_is_as_any_rules_write_it(text in "[a-cA-C' \\t:1é.]{0,8}") {
+            if is_plain(&text) {
+                let long = text.to_lowercase().replace(APOSTROPHES, "");
+                prop_assert_eq!(&long, &text);
+                prop_assert_eq!(long.split_whitespace().collect::<Vec<_>>().join(" "), text);
+            }
+        }
+
         #[test]
         fn folding_twice_changes_nothing(text in ".*") {
             let once = fold(&text);

@@ -1,13 +1,15 @@
 //! The world behind the tools: records and tool definitions, built once and shared by every session.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
 
 use serde_json::{Map, Value};
 
+use super::index::{Index, Indexes};
 use super::task::WorldItem;
-use super::values::{bound, is_empty, readable, scalar_text, spell, spell_all};
-use crate::compat::{Compat, Rules};
+use super::values::{is_empty, readable, scalar_text, spell};
+use crate::compat::Rules;
 
 /// A record as its source gives it, fields in the source's order.
 pub type Record = Map<String, Value>;
@@ -47,18 +49,10 @@ pub struct Table {
     domain: String,
     columns: Vec<String>,
     records: Vec<Record>,
-    fields: HashMap<String, Field>,
-}
-
-/// One column, prepared for searching.
-#[derive(Clone, Debug, Default)]
-struct Field {
-    /// Per record the folded text of a scalar.
-    folded: Vec<Option<String>>,
-    /// The records that have a folded text, in order.
-    rows: HashMap<String, Vec<usize>>,
-    /// The distinct values as the records spell them, sorted.
-    values: Vec<String>,
+    /// By column the distinct values as the records spell them, sorted.
+    values: HashMap<String, Vec<String>>,
+    /// Shared by clones, whose records are the same.
+    indexes: Arc<Indexes>,
 }
 
 impl World {
@@ -107,7 +101,7 @@ impl World {
     /// The distinct values of a field over all records of a domain, as the records spell them, sorted; none for an unknown
     /// domain or field. This is what rule-based understanding may recognise.
     pub fn values(&self, domain: &str, slot: &str) -> &[String] {
-        self.table(domain).and_then(|table| table.fields.get(slot)).map_or(&[], |field| &field.values)
+        self.table(domain).and_then(|table| table.values.get(slot)).map_or(&[], Vec::as_slice)
     }
 
     fn table_mut(&mut self, domain: &str) -> &mut Table {
@@ -153,45 +147,23 @@ impl Table {
     /// The positions of the records that fit all wanted values, ascending (reference, section 2.3). What is empty or cannot be
     /// read as a text constrains nothing; a field that no record has fits nothing.
     pub fn search(&self, wanted: &Map<String, Value>, rules: &Rules) -> Vec<usize> {
-        let wanted: Vec<(&str, Cow<'_, str>)> = wanted
+        let wanted: Vec<(&str, String)> = wanted
             .iter()
             .filter_map(|(name, value)| Some((name.as_str(), readable(value, rules)?)))
             .filter(|(_, text)| !is_empty(text, rules))
-            .map(|(name, text)| (name, Cow::Owned(spell(name, &text, rules).into_owned())))
+            .map(|(name, text)| (name, spell(name, &text, rules).into_owned()))
             .collect();
-        // What the index holds is what the rules compare.
-        let prepared = *rules == Rules::of(Compat::Fixed);
-        let fits = |row: &usize| {
-            wanted.iter().all(|(name, text)| {
-                if prepared {
-                    let actual = self.fields.get(*name).and_then(|field| field.folded[*row].as_deref());
-                    return actual.is_some_and(|actual| match bound(name) {
-                        Some(bound) => bound.allows(actual, text, rules),
-                        None => actual == text,
-                    });
-                }
-                let actual = self.records[*row].get(*name).and_then(|value| readable(value, rules));
-                actual.is_some_and(|actual| match bound(name) {
-                    Some(bound) => bound.allows(&actual, text, rules),
-                    None => spell(name, &actual, rules) == *text,
-                })
-            })
-        };
-        self.candidates(wanted.iter().map(|(name, text)| (*name, spell_all(name, text)))).filter(fits).collect()
+        self.index(rules).find(wanted.iter().map(|(name, text)| (*name, text.as_str()))).rows().collect()
     }
 
-    /// The records that the rarest of the folded values leaves; bounds on times are not looked at.
-    fn candidates<'a>(&'a self, folded: impl Iterator<Item = (&'a str, String)>) -> Candidates<'a> {
-        let fewest = folded
-            .filter(|(name, _)| bound(name).is_none())
-            .map(|(name, text)| {
-                self.fields.get(name).and_then(|field| field.rows.get(&text)).map_or(&[][..], |rows| rows)
-            })
-            .min_by_key(|rows| rows.len());
-        match fewest {
-            Some(rows) => Candidates::Some(rows.iter()),
-            None => Candidates::All(0..self.records.len()),
+    /// The table as the rules compare it: made when it is first asked for.
+    pub(super) fn index(&self, rules: &Rules) -> Arc<Index> {
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = indexes.iter().find(|index| index.rules() == rules) {
+            return index.clone();
         }
+        indexes.push(Arc::new(Index::new(self, rules)));
+        indexes[indexes.len() - 1].clone()
     }
 
     fn push(&mut self, record: Record) {
@@ -205,36 +177,9 @@ impl Table {
 
     fn prepare(&mut self) {
         for column in &self.columns {
-            let mut field = Field::default();
-            for (row, record) in self.records.iter().enumerate() {
-                let text = record.get(column).and_then(scalar_text);
-                let folded = text.as_deref().map(|text| spell_all(column, text));
-                if let Some(folded) = &folded {
-                    field.rows.entry(folded.clone()).or_default().push(row);
-                }
-                field.values.extend(text.map(std::borrow::Cow::into_owned));
-                field.folded.push(folded);
-            }
-            field.values.sort();
-            field.values.dedup();
-            self.fields.insert(column.clone(), field);
-        }
-    }
-}
-
-/// Positions of records, ascending.
-enum Candidates<'a> {
-    All(std::ops::Range<usize>),
-    Some(std::slice::Iter<'a, usize>),
-}
-
-impl Iterator for Candidates<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        match self {
-            Self::All(range) => range.next(),
-            Self::Some(rows) => rows.next().copied(),
+            let texts = self.records.iter().filter_map(|record| record.get(column).and_then(scalar_text));
+            let values: BTreeSet<String> = texts.map(Cow::into_owned).collect();
+            self.values.insert(column.clone(), values.into_iter().collect());
         }
     }
 }
