@@ -39,7 +39,7 @@ fn profile(project: &Project, endpoints: &[(&str, &Server)]) {
 /// The rule agent behind an endpoint that knows function calls. Greedy, it answers the first request of a turn by the right call
 /// beside two that are none, all under the same id.
 struct Native {
-    rules: RuleAgent,
+    rules: Mutex<RuleAgent>,
     faults: Mutex<Vec<String>>,
 }
 
@@ -50,7 +50,7 @@ impl Native {
             self.faults.lock().unwrap().push(fault.clone());
             return Answer::json(400, json!({"error": {"message": fault}}).to_string());
         }
-        let reply = self.rules.reply(&as_react(messages), 1);
+        let reply = self.rules.lock().unwrap().reply(&as_react(messages), 1);
         let commands = parse(&reply);
         let sloppy = request["temperature"] == 0.0 && messages.last().unwrap()["role"] == "user";
         let call = |name: &str, arguments: &str| json!({"id": "x", "type": "function", "function": {"name": name, "arguments": arguments}});
@@ -136,8 +136,8 @@ fn a_served_model_calls_tools_natively_in_the_pipeline_that_shows_it() {
     let path = |output: &str| project.ok(&[&["path"][..], &small, &[output]].concat()).trim().to_owned();
     let items: Vec<WorldItem> = table::read(path("toolwoz.world").as_ref()).unwrap();
     let world = World::from_items(items).unwrap();
-    let native =
-        Arc::new(Native { rules: RuleAgent::new(Arc::new(Lexicon::new(&world)), 0.0), faults: Mutex::default() });
+    let rules = RuleAgent::new(Arc::new(Lexicon::new(&world)), 0.0);
+    let native = Arc::new(Native { rules: Mutex::new(rules), faults: Mutex::default() });
     let model = native.clone();
     let server = Server::start(move |request, _| model.answer(&body(request)));
     profile(&project, &[("agent", &server)]);
