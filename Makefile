@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas fuzz bench bench-toolwoz synthetic install clean
+.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -32,6 +32,11 @@ bench-toolwoz:
 	cargo build --release
 	cargo bench --bench api_calls --no-run
 	python3 benches/toolwoz.py target/release/thresh $(JOSH)
+
+# 2,000 dialogues at once with a model served on 127.0.0.1: how full the limit on calls in flight is kept, and the memory.
+bench-endpoint:
+	cargo build --release
+	python3 benches/endpoint.py target/release/thresh
 
 # Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
 SHAPE = chain
