@@ -134,8 +134,8 @@ impl Episode {
         self.visible.push(Message::assistant(OUT_OF_RETRIES));
     }
 
-    /// Plays to the end: the customer ends it, with or without a last answer of the agent, or `limit` messages were exchanged before the customer's turn. The seed of a
-    /// step is derived from `seed`, the dialogue's name and the step (quirk Q16).
+    /// Plays to the end: the customer ends it, with or without a last answer of the agent, or `limit` messages were exchanged
+    /// before the customer's turn. The seed of a step is derived from `seed`, the dialogue's name and the step (quirk Q16).
     ///
     /// # Errors
     /// When a model gives no reply: the dialogue is broken, not lost.

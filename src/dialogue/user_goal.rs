@@ -51,8 +51,8 @@ impl GoalUser {
         // Chat servers want a user's message first: the agent greets.
         let mut chat: Chat = [Message::user("Hello, how can I help you?")].into_iter().collect();
         chat.extend(visible.messages().into_iter().map(|message| match message.role {
-            Role::Assistant => Message::user(message.content.clone()),
-            _ => Message::assistant(message.content.clone()),
+            Role::User => Message::assistant(message.content.clone()),
+            _ => Message::user(message.content.clone()),
         }));
         let system = Some(Arc::new(Message::system(part)));
         let request = ChatRequest { system, chat, tools: None, sampling: self.sampling.clone(), seed };

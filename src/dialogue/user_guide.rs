@@ -47,8 +47,8 @@ impl GuideUser {
     fn part(&self, guide: &Guide, visible: &Chat) -> Result<String, TemplateError> {
         let Guide { goal, source } = guide;
         let turns = visible.messages().into_iter().map(|message| match message.role {
-            Role::Assistant => (Speaker::Agent, message.content.as_str()),
-            _ => (Speaker::Customer, message.content.as_str()),
+            Role::User => (Speaker::Customer, message.content.as_str()),
+            _ => (Speaker::Agent, message.content.as_str()),
         });
         self.prompt.render(context! { goal, source, transcript => transcript(turns), end => END })
     }
@@ -82,7 +82,9 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::template::GUIDE_VARIABLES;
     use super::*;
+    use crate::llm::scripted::Scripted;
 
     #[test]
     fn the_last_quote_counts() {
@@ -90,5 +92,16 @@ mod tests {
         assert_eq!(quote(text), "I'd like a cheap hotel.");
         assert_eq!(quote("just this"), "just this");
         assert_eq!(quote("hm. Suggested quote: \"\""), "");
+    }
+
+    #[test]
+    fn what_a_search_notes_for_the_customer_is_no_word_of_its_own() {
+        let prompt =
+            Template::new("mine", "{{ goal }}{{ source }}{{ end }}\n{{ transcript }}", GUIDE_VARIABLES).unwrap();
+        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
+        let user = GuideUser::new(Rc::new(Scripted::new(["unasked"])), sampling, prompt).unwrap();
+        let chat = [Message::user("hi"), Message::system("Error: out")].into_iter().collect();
+        let part = user.part(&Guide { goal: String::new(), source: String::new() }, &chat).unwrap();
+        assert!(part.ends_with("\ncustomer: hi\nagent: Error: out"), "{part}");
     }
 }
