@@ -4,10 +4,9 @@
 //! its next command in the ReAct form. With `noise` above 0 a decision is spoilt with that probability, drawn from the
 //! request's seed: then different seeds take different ways, which a search over dialogues can choose among.
 
-use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::ready;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::LocalBoxFuture;
 use rand::RngExt;
@@ -26,12 +25,12 @@ use crate::chat::{Chat, Message, Role};
 use crate::llm::{ChatModel, ChatRequest, ModelError, Reply};
 
 /// The rule agent of one world.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RuleAgent {
     lexicon: Arc<Lexicon>,
     noise: f64,
     /// The chats that were read last, the latest at the end: a chat that goes on from one of them is read from there.
-    known: RefCell<VecDeque<(Chat, View)>>,
+    known: Mutex<VecDeque<(Chat, Arc<View>)>>,
 }
 
 /// Chats that are remembered: enough for the branches of a tree of dialogues.
@@ -69,7 +68,7 @@ struct View {
 impl RuleAgent {
     /// An agent that understands by this lexicon and errs with probability `noise` (0 to 1) at each decision.
     pub fn new(lexicon: Arc<Lexicon>, noise: f64) -> Self {
-        Self { lexicon, noise: noise.clamp(0.0, 1.0), known: RefCell::default() }
+        Self { lexicon, noise: noise.clamp(0.0, 1.0), known: Mutex::default() }
     }
 
     /// The next reply to a chat. The same chat and seed give the same text.
@@ -88,17 +87,18 @@ impl RuleAgent {
     }
 
     /// The chat as it is understood: from where it goes on from one that was read before.
-    fn view(&self, chat: &Chat) -> Ref<'_, View> {
-        let mut known = self.known.borrow_mut();
+    fn view(&self, chat: &Chat) -> Arc<View> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.iter().rev().find(|(before, _)| chat.continues(before));
-        let (length, mut view) = before.map_or((0, View::default()), |(before, view)| (before.len(), view.clone()));
+        let (length, mut view) =
+            before.map_or((0, View::default()), |(before, view)| (before.len(), view.as_ref().clone()));
         view.read(&chat.since(length), &self.lexicon);
+        let view = Arc::new(view);
         if known.len() == KNOWN {
             known.pop_front();
         }
-        known.push_back((chat.clone(), view));
-        drop(known);
-        Ref::map(self.known.borrow(), |known| &known[known.len() - 1].1)
+        known.push_back((chat.clone(), view.clone()));
+        view
     }
 
     /// Spoils a decision: a slot is dropped or gets a value of its kind, or the call is not made, or a booking is claimed.

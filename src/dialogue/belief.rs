@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use regex::Regex;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::hearing::{Sentence, Waiver, asked_slots, domain_slots, sentences};
 use super::lexicon::{Lexicon, Mention, find, has_any, worded_slots, words};
@@ -38,7 +38,8 @@ pub struct Effect {
 pub struct Beliefs {
     /// The domain of the last utterance that showed one.
     pub current: Option<&'static str>,
-    domains: BTreeMap<&'static str, Belief>,
+    /// Shared by clones until they hear more.
+    domains: BTreeMap<&'static str, Arc<Belief>>,
 }
 
 static TIME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d{1,2}:\d{2}").expect("a valid pattern"));
@@ -105,7 +106,7 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
 
 impl Beliefs {
     /// The belief about a domain; empty where nothing was said.
-    pub fn of(&self, domain: &str) -> Belief {
+    pub fn of(&self, domain: &str) -> Arc<Belief> {
         self.domains.get(domain).cloned().unwrap_or_default()
     }
 
@@ -119,7 +120,7 @@ impl Beliefs {
         let domain = domain_of(&all, lexicon).or(named.as_ref().map(|(domain, _)| *domain)).or(self.current);
         let Some(domain) = domain else { return Effect::default() };
         self.current = Some(domain);
-        let belief = self.domains.entry(domain).or_default();
+        let belief = Arc::make_mut(self.domains.entry(domain).or_default());
         let mut effect = Effect::default();
         for mut sentence in sentences(text) {
             let names = lexicon.take_names(domain, &mut sentence.words);

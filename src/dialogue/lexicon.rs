@@ -1,6 +1,7 @@
 //! The words of a world: names and slot values as they are found in what customers and agents say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use super::tools::unique_key;
 use super::world::World;
@@ -196,9 +197,10 @@ fn spell_ascii(text: &str, out: &mut String) {
 
 /// Writes every known spelling of a word in one way.
 fn unify_spellings(text: &mut String) {
-    // Few texts have any: look at each word once.
-    let begins = |word: &str| SPELLINGS.iter().any(|(from, _)| first_word(from) == word);
-    if !text.split(' ').any(begins) {
+    static KNOWN: LazyLock<Phrases> =
+        LazyLock::new(|| Phrases::new(SPELLINGS.iter().map(|(from, _)| (*from).to_owned()).collect()));
+    // Few texts have any.
+    if KNOWN.possible(text).is_empty() {
         return;
     }
     for (from, to) in SPELLINGS {
@@ -216,8 +218,9 @@ fn starts(words: &str) -> impl Iterator<Item = usize> {
 
 /// Whether a phrase stands at a place where a word starts.
 fn stands(words: &str, at: usize, phrase: &str) -> bool {
-    let rest = &words.as_bytes()[at..];
-    rest.get(phrase.len()) == Some(&b' ') && rest.starts_with(phrase.as_bytes())
+    let (rest, phrase) = (&words.as_bytes()[at..], phrase.as_bytes());
+    // Most are told apart by where they end and how they begin.
+    rest.get(phrase.len()) == Some(&b' ') && rest.first() == phrase.first() && rest.starts_with(phrase)
 }
 
 /// Whether a text in the form of [`words`] has one of these words or phrases.
@@ -282,14 +285,19 @@ impl Phrases {
 
     /// The places in `list` of the phrases of which a text has the first word, ascending.
     fn possible(&self, text: &str) -> Vec<usize> {
-        let known = |word: &&str| {
-            !word.is_empty() && {
-                let (place, mask) = bit(word);
-                self.bits[place] & mask != 0
+        let mut places = Vec::new();
+        let mut start = 0;
+        for (at, _) in text.bytes().enumerate().filter(|(_, byte)| *byte == b' ').chain([(text.len(), b' ')]) {
+            let word = &text[start..at];
+            start = at + 1;
+            if word.is_empty() {
+                continue;
             }
-        };
-        let words = text.split(' ').filter(known);
-        let mut places: Vec<usize> = words.filter_map(|word| self.by_word.get(word)).flatten().copied().collect();
+            let (place, mask) = bit(word);
+            if self.bits[place] & mask != 0 {
+                places.extend(self.by_word.get(word).into_iter().flatten());
+            }
+        }
         places.sort_unstable();
         places.dedup();
         places

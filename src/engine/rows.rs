@@ -9,7 +9,6 @@
 //! when two processes share the file.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
@@ -136,7 +135,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     fn append(&mut self, key: Key, row: &T) -> io::Result<Place> {
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        let mut rest = hex(&key.0).into_bytes();
+        let mut rest = blake3::Hash::from_bytes(key.0).to_hex().as_bytes().to_vec();
         rest.push(b' ');
         serde_json::to_writer(&mut rest, row)?;
         let mut line = format!("\n{} ", check(&rest)).into_bytes();
@@ -244,14 +243,7 @@ fn parse(line: &[u8]) -> Option<(Key, &[u8])> {
 }
 
 fn check(rest: &[u8]) -> String {
-    hex(&blake3::hash(rest).as_bytes()[..CHECK / 2])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    blake3::hash(rest).to_hex()[..CHECK].to_owned()
 }
 
 #[cfg(test)]
