@@ -326,23 +326,22 @@ impl Simulation for Endless {
 }
 
 #[test]
-#[ignore = "a measurement of time and memory, to be read: `cargo test endless -- --ignored --nocapture`"]
 fn an_endless_dialogue_costs_what_is_new_in_it() {
-    for steps in [250, 500, 1000, 2000] {
+    let grown = |steps: usize| {
         let settings = Settings { max_steps: steps, ..Settings::default() };
-        let began = std::time::Instant::now();
         let tree = search(&Endless, "d", Chat::new(), 1000, &settings).now_or_never().expect("it never waits");
-        let searched = began.elapsed();
         let rows = super::node::rows("d", &tree);
-        let listed = began.elapsed() - searched;
+        let told: usize = rows.iter().map(|row| row.messages.len()).sum();
         let mut forest = super::forest::Forest::default();
-        let harvest = super::paths::Harvest::new(&mut forest, rows).unwrap();
-        let read = began.elapsed() - searched - listed;
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        let (nodes, records) = (tree.nodes.len(), harvest.records.len());
-        eprintln!(
-            "{steps} steps: {nodes} nodes, {records} records; search {searched:?}, rows {listed:?}, read {read:?}; {peak}"
+        super::paths::Harvest::new(&mut forest, rows).unwrap();
+        // Rows tell each branch's own messages, also where siblings said the same.
+        assert!(
+            forest.len() <= told && told < 2 * tree.forest.len(),
+            "{told} messages in rows of {}",
+            tree.forest.len()
         );
-    }
+        tree.forest.len()
+    };
+    let (short, long) = (grown(100), grown(400));
+    assert!((3 * short..5 * short).contains(&long), "four times the turns: {short} messages became {long}");
 }
