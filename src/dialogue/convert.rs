@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::multiwoz::{Goal, Outline};
@@ -13,6 +15,7 @@ use super::tools::{DOMAINS, TOOLS, parameter_names, unique_key};
 use super::values::{is_empty, scalar_text};
 use super::world::{Record, World, WorldError};
 use crate::compat::Rules;
+use crate::seed::derive;
 
 /// A dialogue that is no dialogue of MultiWOZ.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,24 @@ pub struct Report {
     /// Bookings that a goal asks for and no call of the task stands for, since the dialogue records none or not what was
     /// booked (quirk Q11); by domain in the order of [`DOMAINS`].
     pub unrecorded_bookings: [usize; 4],
+    /// Dialogues left out because of such a booking.
+    pub left_out: usize,
+    /// Such bookings that became goals all the same.
+    pub made_up_bookings: usize,
+}
+
+/// What becomes of a booking that a goal asks for and the dialogue does not record (quirk Q11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unrecorded {
+    /// It earns nothing; the task's other goals stay. As the reference has it.
+    #[default]
+    Drop,
+    /// The whole dialogue is left out.
+    LeaveOut,
+    /// It is a goal: the entity is the annotated one, or the first that the goal's search finds, and the reference number is
+    /// made up. Where neither names an entity it is dropped.
+    Keep,
 }
 
 /// The domains whose dialogues are left out.
@@ -112,6 +133,7 @@ pub struct Converter {
     world: World,
     splits: Splits,
     rules: Rules,
+    unrecorded: Unrecorded,
     report: Report,
 }
 
@@ -122,7 +144,12 @@ impl Converter {
     /// When the items make no world.
     pub fn new(items: &[WorldItem], splits: Splits, rules: Rules) -> Result<Self, WorldError> {
         let world = World::from_items(items.iter().cloned())?;
-        Ok(Self { world, splits, rules, report: Report::default() })
+        Ok(Self { world, splits, rules, unrecorded: Unrecorded::default(), report: Report::default() })
+    }
+
+    /// The same with another way of treating bookings that are not recorded.
+    pub fn with_unrecorded(self, unrecorded: Unrecorded) -> Self {
+        Self { unrecorded, ..self }
     }
 
     /// The task of a dialogue; `None` for one that has no place in ToolWOZ, which the report counts.
@@ -137,17 +164,28 @@ impl Converter {
                 return Ok(None);
             }
         }
-        let (mut domains, mut goals) = (Vec::new(), Vec::new());
+        let (mut domains, mut goals, mut lacking) = (Vec::new(), Vec::new(), false);
         for (index, domain) in DOMAINS.into_iter().enumerate() {
             let Some(goal) = object(&outline.goal, domain, "goal")?.filter(|goal| !goal.is_empty()) else { continue };
             let goal = domain_goal(domain, goal)?;
             goals.extend(search_goal(&goal));
             if !goal.book.is_empty() {
-                let booking = self.booking_goal(&goal, outline)?;
-                self.report.unrecorded_bookings[index] += usize::from(booking.is_none());
+                let mut booking = self.booking_goal(&goal, outline, booked(&outline.state, domain)?);
+                if booking.is_none() {
+                    self.report.unrecorded_bookings[index] += 1;
+                    lacking = true;
+                    if self.unrecorded == Unrecorded::Keep {
+                        booking = self.booking_goal(&goal, outline, Some(made_up(dialogue, domain)));
+                        self.report.made_up_bookings += usize::from(booking.is_some());
+                    }
+                }
                 goals.extend(booking);
             }
             domains.push(goal);
+        }
+        if lacking && self.unrecorded == Unrecorded::LeaveOut {
+            self.report.left_out += 1;
+            return Ok(None);
         }
         tie_searches_to_bookings(&mut goals);
         if goals.is_empty() {
@@ -166,15 +204,19 @@ impl Converter {
         &self.report
     }
 
-    /// The booking that the dialogue ended with; `None` where it records none, or not what was booked.
-    fn booking_goal(&self, goal: &DomainGoal, outline: &Outline) -> Result<Option<GoalCall>, ConvertError> {
+    /// The booking that an entry stands for; `None` of no entry, or of one that does not say what was booked.
+    fn booking_goal(
+        &self,
+        goal: &DomainGoal,
+        outline: &Outline,
+        entry: Option<Map<String, Value>>,
+    ) -> Option<GoalCall> {
         let domain = goal.domain.as_str();
-        let Some(mut returns) = booked(&outline.state, domain)? else { return Ok(None) };
+        let mut returns = entry?;
         let key = unique_key(domain);
         for missing in [key, "reference"] {
             if !returns.contains_key(missing) {
-                let Some(value) = self.supply(goal, missing, &outline.state) else { return Ok(None) };
-                returns.insert(missing.to_owned(), value);
+                returns.insert(missing.to_owned(), self.supply(goal, missing, &outline.state)?);
             }
         }
         let unique_id = returns[key].as_str().map_or_else(|| dumps(&returns[key]), str::to_owned);
@@ -183,12 +225,8 @@ impl Converter {
         for slot in parameters.iter_mut().filter(|slot| slot.name == key) {
             slot.value.clone_from(&unique_id);
         }
-        Ok(Some(GoalCall {
-            api,
-            parameters,
-            unique_id: Some(unique_id),
-            returns: Some(dumps(&Value::Object(returns))),
-        }))
+        let returns = dumps(&Value::Object(returns));
+        Some(GoalCall { api, parameters, unique_id: Some(unique_id), returns: Some(returns) })
     }
 
     /// What a recorded booking lacks: from the annotated constraints, or from the first record that the goal's search finds
@@ -235,6 +273,14 @@ fn parameters(api: &str, sources: &[&[Slot]]) -> Vec<Slot> {
     let value =
         |name: &str| sources.iter().copied().flatten().find(|slot| slot.name == name).map(|slot| slot.value.clone());
     parameter_names(api).map(|name| Slot { name: name.to_owned(), value: value(name).unwrap_or_default() }).collect()
+}
+
+/// An entry for a booking that no dialogue records: a reference number that depends on the names alone.
+fn made_up(dialogue: &str, domain: &str) -> Map<String, Value> {
+    let number = derive(0, &["unrecorded booking", dialogue, domain]);
+    let letters = b"0123456789ABCDEFGHJKLMNPQRSTUVWX";
+    let reference: String = (0..8).map(|place| char::from(letters[(number >> (5 * place) & 31) as usize])).collect();
+    Map::from_iter([("reference".to_owned(), Value::from(reference))])
 }
 
 /// The last entry of a domain's list of bookings.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::convert::{Converter, Splits, world_items};
+use super::convert::{Converter, Splits, Unrecorded, world_items};
 use super::multiwoz::Outline;
 use super::oracle::reachable;
 use super::reward::{hits, reward, turn_hits};
@@ -106,6 +106,24 @@ fn a_booking_without_its_entity_takes_the_first_found() {
         let booking = task.goals.iter().find(|goal| goal.api == "book_restaurant");
         assert_eq!(booking.and_then(|goal| goal.unique_id.as_deref()), expected, "{compat:?}");
         assert_eq!(converter.report().unrecorded_bookings[3], usize::from(expected.is_none()));
+    }
+}
+
+#[test]
+fn a_booking_that_no_dialogue_records_goes_as_asked_for() {
+    let outline = diner(json!({"name": "curry's end", "reference": "R1"}));
+    for (unrecorded, goals) in [(Unrecorded::Drop, Some(3)), (Unrecorded::LeaveOut, None), (Unrecorded::Keep, Some(4))]
+    {
+        let mut converter = converter(Compat::Fixed).with_unrecorded(unrecorded);
+        let task = converter.convert("T.json", &outline).unwrap();
+        assert_eq!(task.as_ref().map(|task| task.goals.len()), goals, "{unrecorded:?}");
+        assert_eq!(converter.report().unrecorded_bookings, [0, 0, 1, 0]);
+        let report = (converter.report().left_out, converter.report().made_up_bookings);
+        assert_eq!(report, (usize::from(goals.is_none()), usize::from(goals == Some(4))));
+        let Some(task) = task.filter(|task| task.goals.len() == 4) else { continue };
+        assert_eq!((task.goals[1].api.as_str(), task.goals[1].unique_id.as_deref()), ("book_train", Some("TR2")));
+        let world = Arc::new(World::from_items(items(Compat::Fixed)).unwrap());
+        assert_eq!(reachable(&world, &Arc::new(task), Rules::default()).unwrap(), [0, 1, 2, 3]);
     }
 }
 
@@ -302,5 +320,30 @@ proptest! {
             backwards.reverse();
             prop_assert_eq!(reward(session.task(), &backwards, session.rules()), before);
         }
+    }
+
+    #[test]
+    fn a_refused_booking_earns_nothing(calls in proptest::collection::vec(call(), 0..12)) {
+        let mut session = session(Compat::Fixed);
+        for (api, arguments) in &calls {
+            let before = goals_hit(&session);
+            let observation = session.call(api, arguments);
+            let refused = !observation.text.starts_with(r#"{"success": true"#);
+            if api.starts_with("book_") && refused {
+                prop_assert_eq!(goals_hit(&session), before);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_times_and_capitals_decide_no_booking(
+        people in prop_oneof![Just(json!(4)), Just(json!(4.0)), Just(json!("four")), Just(json!("4"))],
+        time in prop_oneof!["9:45", "09:45", "9\\.45", "9:45 AM", "09:45:00"],
+        day in "[mM]onday",
+        name in prop_oneof!["curry's end", "Curry\u{2019}s End", "CURRYS END", "currys-end", "Curry`s end"],
+    ) {
+        let mut session = session(Compat::Fixed);
+        session.call("book_restaurant", &json!({"people": people, "time": time, "day": day, "name": name}));
+        prop_assert_eq!(goals_hit(&session), ["book_restaurant"]);
     }
 }

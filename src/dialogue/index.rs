@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::observation::Served;
 use super::rules::Times;
-use super::values::{Bound, bound, clock, readable, spell};
+use super::spelling::{clock, spell};
+use super::values::{Bound, bound, readable};
 use super::world::{Record, Table};
 use crate::compat::Rules;
 

@@ -24,6 +24,7 @@ pub mod rules;
 pub mod seed;
 pub mod server;
 pub mod source;
+pub mod spelling;
 pub mod synth;
 pub mod synth_goal;
 pub mod synth_world;

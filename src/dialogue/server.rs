@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use super::index::{Found, Index};
 use super::observation::{Call, NESTED, NO_ACTION, NOT_ALLOWED, Observation, Served};
 use super::rules::{Failing, WrongRow};
+use super::spelling::spell;
 use super::task::{DomainGoal, Task};
 use super::tools::{Action, parts, unique_key};
-use super::values::{Constraints, spell};
+use super::values::Constraints;
 use super::world::{Record, Table, World};
 use crate::compat::Rules;
 

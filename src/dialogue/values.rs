@@ -5,14 +5,28 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::rules::{Times, WrongRow};
+use super::spelling::{APOSTROPHES, clock, spell};
 use super::task::Slot;
-use crate::compat::{Compat, Rules};
+use crate::compat::Rules;
 
 /// The texts that the reference takes for "anything", in exactly this spelling.
 const REFERENCE_EMPTY: [&str; 6] = ["", "dont care", "not mentioned", "don't care", "dontcare", "do n't care"];
 
 /// The folded texts that mean "anything" (quirk Q8).
-const FOLDED_EMPTY: [&str; 8] = ["", "dont care", "dontcare", "do nt care", "not mentioned", "any", "none", "null"];
+const FOLDED_EMPTY: [&str; 12] = [
+    "",
+    "dont care",
+    "dontcare",
+    "do nt care",
+    "not mentioned",
+    "any",
+    "anything",
+    "none",
+    "null",
+    "no preference",
+    "doesnt matter",
+    "not specified",
+];
 
 /// Whether a value constrains nothing: an empty text, "dont care" and the like (quirk Q8).
 pub fn is_empty(text: &str, rules: &Rules) -> bool {
@@ -23,14 +37,14 @@ pub fn is_empty(text: &str, rules: &Rules) -> bool {
     }
 }
 
-/// Apostrophes, straight and typographic.
-const APOSTROPHES: [char; 2] = ['\'', '\u{2019}'];
-
 /// Whether a text is as any rules write it, times excepted: small ASCII letters and other signs, single blanks, no apostrophes.
 fn is_plain(text: &str) -> bool {
     let mut before = b' ';
     for byte in text.bytes() {
-        if !byte.is_ascii_graphic() && (byte != b' ' || before == b' ') || byte.is_ascii_uppercase() || byte == b'\'' {
+        if !byte.is_ascii_graphic() && (byte != b' ' || before == b' ')
+            || byte.is_ascii_uppercase()
+            || matches!(byte, b'\'' | b'`')
+        {
             return false;
         }
         before = byte;
@@ -67,17 +81,6 @@ pub fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
         })),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
-}
-
-/// Minutes since midnight of `H:MM` or `HH:MM`. Hours go on after 23, for trains that arrive past midnight.
-pub fn clock(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.trim().split_once(':')?;
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if !(1..=2).contains(&hours.len()) || minutes.len() != 2 || !digits(hours) || !digits(minutes) {
-        return None;
-    }
-    let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
-    (hours < 48 && minutes < 60).then_some(hours * 60 + minutes)
 }
 
 /// A value made comparable.
@@ -171,33 +174,6 @@ pub fn readable<'v>(value: &'v Value, rules: &Rules) -> Option<Cow<'v, str>> {
     }
 }
 
-/// A text as records and what is searched for are compared: as it stands, but for what the rules ignore (quirks Q5 to Q7).
-pub fn spell<'t>(name: &str, text: &'t str, rules: &Rules) -> Cow<'t, str> {
-    let plain = is_plain(text);
-    let mut text = Cow::Borrowed(text);
-    if !plain && rules.ignores_apostrophes() && text.contains(APOSTROPHES) {
-        text = Cow::Owned(text.replace(APOSTROPHES, ""));
-    }
-    if !plain && rules.ignores_spelling() {
-        text = Cow::Owned(text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" "));
-    }
-    if !is_time(name) || rules.times() != Times::Clock {
-        return text;
-    }
-    clock(&text).map_or(text, |time| Cow::Owned(format!("{:02}:{:02}", time / 60, time % 60)))
-}
-
-/// A text as it is compared where the rules ignore all that they can: texts that any rules take for the same have the same
-/// such spelling, so that an index over it loses nothing.
-pub fn spell_all(name: &str, text: &str) -> String {
-    spell(name, text, &Rules::of(Compat::Fixed)).into_owned()
-}
-
-/// Whether a parameter holds a time of day.
-fn is_time(name: &str) -> bool {
-    bound(name).is_some() || name == "time"
-}
-
 /// A parameter that bounds a time instead of naming it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -239,6 +215,7 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compat::Compat;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -257,13 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_on_the_clock() {
-        for (text, minutes) in [("9:45", Some(585)), ("24:08", Some(1448)), ("00:00", Some(0))] {
-            assert_eq!(clock(text), minutes);
-        }
-        for text in ["", ":", "9", "945", "9:5", "+9:45", "9:60", "48:00", "012:00", "morning"] {
-            assert_eq!(clock(text), None, "{text}");
-        }
+    fn times_bound_as_the_rules_read_them() {
         let fixed = Rules::of(Compat::Fixed);
         assert!(Bound::After.allows("10:00", "9:45", &fixed) && Bound::Before.allows("10:00", "10:00", &fixed));
         let head = Rules::of(Compat::RepoHead);

@@ -7,8 +7,9 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Map, Value};
 
 use super::index::{Index, Indexes};
+use super::spelling::spell;
 use super::task::WorldItem;
-use super::values::{is_empty, readable, scalar_text, spell};
+use super::values::{is_empty, readable, scalar_text};
 use crate::compat::Rules;
 
 /// A record as its source gives it, fields in the source's order.

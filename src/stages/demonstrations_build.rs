@@ -51,7 +51,7 @@ impl Compatible for DemonstrationsBuild {
 
 impl Stage for DemonstrationsBuild {
     const KIND: &'static str = "demonstrations.build";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const EXAMPLE: &'static str = "\
 demonstrations:
   kind: demonstrations.build

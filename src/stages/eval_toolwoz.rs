@@ -83,7 +83,7 @@ impl Compatible for EvalToolwoz {
 
 impl Stage for EvalToolwoz {
     const KIND: &'static str = "eval.toolwoz";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const EXAMPLE: &'static str = "\
 scores:
   kind: eval.toolwoz

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compat::{self, Compatible};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
-use crate::dialogue::convert::{Converter, Report, world_items};
+use crate::dialogue::convert::{Converter, Report, Unrecorded, world_items};
 use crate::dialogue::corpus::Corpus;
 use crate::dialogue::multiwoz::Outline;
 use crate::dialogue::rules::CONVERSION;
@@ -58,6 +58,10 @@ pub struct ToolwozConvert {
     /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
+    /// What becomes of a booking that a goal asks for and the dialogue does not record: `drop`, `leave-out` (the dialogue) or
+    /// `keep` (quirk Q11). MultiWOZ 2.0 has 454.
+    #[serde(default)]
+    pub unrecorded_bookings: Unrecorded,
     /// Which parts become tasks.
     #[serde(default = "all_splits")]
     pub splits: Vec<Split>,
@@ -76,7 +80,7 @@ impl Compatible for ToolwozConvert {
 
 impl Stage for ToolwozConvert {
     const KIND: &'static str = "toolwoz.convert";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 toolwoz:
   kind: toolwoz.convert
@@ -110,7 +114,7 @@ toolwoz:
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
         let rules = Rules::new(self.compat, &self.quirks);
         let items = world_items(&corpus.databases()?, &rules);
-        let mut converter = Converter::new(&items, corpus.splits()?, rules)?;
+        let mut converter = Converter::new(&items, corpus.splits()?, rules)?.with_unrecorded(self.unrecorded_bookings);
         let mut tasks = context.writer(&TASKS)?;
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut taken = vec![0; self.splits.len()];
@@ -134,10 +138,23 @@ toolwoz:
         }
         context.write(&WORLD, items)?;
         say(converter.report(), context);
+        self.warn(converter.report(), rules, context);
         for (split, count) in self.splits.iter().zip(taken) {
             context.figure(format!("tasks_{}", split.name()), count as f64);
         }
         Ok(())
+    }
+}
+
+impl ToolwozConvert {
+    /// The reference leaves bookings out without a word (quirk Q11).
+    fn warn(&self, report: &Report, rules: Rules, context: &Context) {
+        let lost = report.unrecorded_bookings.iter().sum::<usize>() - report.made_up_bookings;
+        if lost > 0 && self.unrecorded_bookings != Unrecorded::LeaveOut && rules.tells_of_unrecorded_bookings() {
+            context.warn(format!(
+                "{lost} bookings that goals ask for earn nothing, since no dialogue records them; see `unrecorded_bookings`"
+            ));
+        }
     }
 }
 
@@ -147,6 +164,11 @@ fn say(report: &Report, context: &Context) {
     context.figure("dialogues_without_goals", report.without_goals as f64);
     for (domain, count) in DOMAINS.iter().zip(report.unrecorded_bookings).filter(|(_, count)| *count > 0) {
         context.figure(format!("unrecorded_bookings_{domain}"), count as f64);
+    }
+    for (name, count) in [("dialogues_left_out", report.left_out), ("made_up_bookings", report.made_up_bookings)] {
+        if count > 0 {
+            context.figure(name, count as f64);
+        }
     }
 }
 
@@ -180,7 +202,13 @@ mod tests {
     }
 
     fn all() -> ToolwozConvert {
-        ToolwozConvert { compat: Compat::Fixed, quirks: Quirks::default(), splits: all_splits(), limit: None }
+        ToolwozConvert {
+            compat: Compat::Fixed,
+            quirks: Quirks::default(),
+            unrecorded_bookings: Unrecorded::Drop,
+            splits: all_splits(),
+            limit: None,
+        }
     }
 
     #[test]
