@@ -1,6 +1,6 @@
 //! The API server of one dialogue (reference, section 2.4).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
@@ -61,8 +61,12 @@ struct DomainPlan {
 struct Booking {
     wanted: Constraints,
     unique_id: String,
-    returns: Value,
+    /// The answer to whom it is granted.
+    granted: Served,
 }
+
+/// The answer to any other booking.
+static REFUSED: LazyLock<Served> = LazyLock::new(|| Served::value(json!({ "success": false, "return": {} })));
 
 impl Session {
     /// A server without calls.
@@ -143,10 +147,10 @@ impl Session {
     fn book(&self, domain: &str, asked: &Constraints) -> Served {
         let plan = self.plan.domains.iter().find(|plan| plan.domain == domain);
         let booking = plan.and_then(|plan| plan.booking.as_ref());
-        Served::value(match booking {
-            Some(booking) if booking.wanted.within(asked) => json!({ "success": true, "return": booking.returns }),
-            _ => json!({ "success": false, "return": {} }),
-        })
+        match booking {
+            Some(booking) if booking.wanted.within(asked) => booking.granted.clone(),
+            _ => REFUSED.clone(),
+        }
     }
 }
 
@@ -189,8 +193,10 @@ impl Plan {
 impl Booking {
     fn new(wanted: Constraints, unique_id: Option<&str>, returns: Option<&str>) -> Result<Self, String> {
         let unique_id = unique_id.ok_or("a booking needs `unique_id`")?.to_owned();
-        let returns = serde_json::from_str(returns.ok_or("a booking needs `returns`")?);
-        Ok(Self { wanted, unique_id, returns: returns.map_err(|error| format!("`returns` is no JSON: {error}"))? })
+        let returns: Value = serde_json::from_str(returns.ok_or("a booking needs `returns`")?)
+            .map_err(|error| format!("`returns` is no JSON: {error}"))?;
+        let granted = Served::value(json!({ "success": true, "return": returns }));
+        Ok(Self { wanted, unique_id, granted })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::fs::{Digest, Hashed};
 const BATCH: usize = 1024;
 
 /// Bytes of a group of rows, as they lie in memory until the group is whole: bounds memory too. Tables below have one group.
-const GROUP: usize = 1 << 25;
+const GROUP: usize = 1 << 23;
 
 /// What a finished file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
