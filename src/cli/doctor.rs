@@ -30,7 +30,7 @@ pub(super) struct DoctorArgs {
     /// Only this endpoint, and nothing else.
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Ask no server. Otherwise each endpoint gets at most six tiny calls, which may cost a little.
+    /// Ask no server. Otherwise each endpoint gets at most seven tiny calls, which may cost a little.
     #[arg(long)]
     offline: bool,
     /// JSON lines, one a finding.
@@ -57,11 +57,14 @@ pub(super) fn run(args: &DoctorArgs) -> Outcome {
     }
     if args.endpoint.is_none() {
         show("project", vec![profile(&project), examine_device(project.settings.device())])?;
-        show("store", store(&project))?;
+        // A folder that is no project gets no store.
+        if project.root.join("thresh.toml").is_file() || project.store().exists() {
+            show("store", store(&project))?;
+        }
     }
     for name in names.into_iter().filter(|name| args.endpoint.as_ref().is_none_or(|only| only == *name)) {
         if !args.offline {
-            tell(format!("asking `{name}`: at most six tiny calls"));
+            tell(format!("asking `{name}`: at most seven tiny calls"));
         }
         let endpoint =
             project.settings.endpoint(name).ok_or_else(|| anyhow!("the profile names no endpoint `{name}`"))?;

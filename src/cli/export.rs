@@ -65,7 +65,9 @@ pub(super) fn run(args: &ExportArgs) -> Outcome {
         say(format!("{:>10}  {}", size(bytes), to.display()))?;
     }
     if written == 0 && args.format == Format::Trl {
-        return Err(Failure::Failed(anyhow!("there are no training examples yet; `thresh run` computes them")));
+        return Err(Failure::Failed(anyhow!(
+            "no result here holds training examples; `data.sft`, `data.kto` and `data.pairs` make them"
+        )));
     }
     if written == 0 {
         return Err(Failure::Failed(anyhow!("there is no result yet; `thresh run` computes them")));

@@ -11,8 +11,8 @@ pub struct Completion {
     pub reply: Reply,
     /// The sum of the log-probabilities of its tokens, where they were asked for and the server gives them.
     pub logprob: Option<f64>,
-    /// In the server's words that the request does not fit the model's context, where that is so: it would not fit another time
-    /// either, so it is an answer like others.
+    /// In the server's words that the request does not fit the model's context, where that is so. In a recording it is an answer
+    /// like others, so that a replay ends where the run did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<String>,
 }

@@ -175,9 +175,12 @@ impl HttpModel {
         })
     }
 
-    /// Where it is asked.
-    pub fn address(&self) -> &str {
-        self.url.as_str()
+    /// Where it is asked, without what may be a secret.
+    pub fn address(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        url.to_string()
     }
 
     /// The most calls in flight at once.
@@ -211,7 +214,7 @@ impl HttpModel {
             let failure = match self.attempt(wire::request(&self.model, request, &self.dialect, asked)).await {
                 Ok(answer) => {
                     pass.took(answer.tokens.map_or(estimated, |tokens| tokens.prompt + tokens.completion));
-                    return Ok(self.pay(answer, estimated));
+                    return Ok(self.pay(answer, estimated, request.sampling.max_tokens as u64));
                 }
                 Err(failure) => failure,
             };
@@ -245,11 +248,12 @@ impl HttpModel {
     }
 
     /// Puts an answer into the account; of one without token counts what was estimated counts against the budget.
-    fn pay(&self, answer: Answer, estimated: u64) -> Completion {
+    fn pay(&self, answer: Answer, estimated: u64, longest: u64) -> Completion {
         let tokens = answer.tokens.unwrap_or_default();
         let cost = self.prices.map_or(0.0, |prices| match answer.tokens {
             Some(tokens) => prices.cost(tokens.prompt, tokens.cached, tokens.completion),
-            None => prices.cost(estimated, 0, 0),
+            // The estimate holds the longest reply.
+            None => prices.cost(estimated.saturating_sub(longest), 0, longest),
         });
         self.gate.spend(cost);
         self.count(|account| {
@@ -297,7 +301,7 @@ impl HttpModel {
                 return self.malformed(self.shown(&reason));
             }
             let shown = self.shown(&String::from_utf8_lossy(&body));
-            self.malformed(format!("content type `{content_type}`, body `{shown}`"))
+            self.malformed(format!("content type `{}`, body `{shown}`", self.shown(&content_type)))
         })?;
         let seconds = begin.elapsed().as_secs_f64();
         self.count(|account| {
@@ -331,7 +335,9 @@ impl HttpModel {
         let text = if json { wire::error_message(&body) } else { None };
         let shown = self.shown(&text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()));
         let endpoint = self.name.clone();
-        let error = if status.is_client_error() && wire::is_full(&body) {
+        // Other errors may speak of contexts, too, and are not about this request's length.
+        let refuses = matches!(status.as_u16(), 400 | 413 | 422);
+        let error = if refuses && wire::is_full(&body) {
             ModelError::ContextFull { endpoint, reason: shown }
         } else {
             ModelError::Status { endpoint, status: status.as_u16(), body: shown }

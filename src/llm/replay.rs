@@ -123,13 +123,15 @@ impl Recorded {
             Source::Recording(_) => return Err(ModelError::NotRecorded { endpoint: self.name.to_string() }),
             Source::RecordingThenServer(_, server) | Source::Server(server) => server,
         };
-        if let Some(completion) = self.shelf.as_ref().and_then(|shelf| shelf.find(call)) {
+        let kept = self.shelf.as_ref().and_then(|shelf| shelf.find(call));
+        if let Some(completion) = kept.filter(|kept| kept.full.is_none()) {
             let found = self.found.get();
             self.found.set(Found { kept: found.kept + 1, ..found });
             return Ok(completion);
         }
         let completion = server.call(request, self.logprobs).await?;
-        if let Some(shelf) = &self.shelf {
+        // A request that does not fit is not paid for, and the server may take in more the next time.
+        if let Some(shelf) = self.shelf.as_ref().filter(|_| completion.full.is_none()) {
             shelf.keep(call, &completion);
         }
         Ok(completion)

@@ -80,10 +80,12 @@ pub(super) fn request(model: &str, request: &ChatRequest, dialect: &Dialect, log
         seed: (request.seed ^ (request.seed >> 32)) & SEED_BITS,
         logprobs,
     };
+    let plain = serde_json::to_vec(&body);
     let written = if *dialect == Dialect::default() {
-        serde_json::to_vec(&body)
+        plain
     } else {
-        serde_json::to_value(&body).and_then(|body| serde_json::to_vec(&dialect.apply(body)))
+        // Through its text, which has a temperature of 0.7 where a value would have 0.699999988079071.
+        plain.and_then(|text| serde_json::from_slice(&text)).and_then(|body| serde_json::to_vec(&dialect.apply(body)))
     };
     written.expect("texts and numbers have a form in JSON")
 }

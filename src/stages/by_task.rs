@@ -104,7 +104,8 @@ pub struct Sums {
 /// Returns the sums over those that are not broken.
 ///
 /// Tasks are read when their turn comes, and what comes of one is written as soon as all before it are: memory is that of
-/// what is being played and of a few results, however many tasks there are.
+/// what is being played and of a few results, however many tasks there are. Recorded calls and source dialogues that players
+/// read are held besides.
 ///
 /// # Errors
 /// When the run is being stopped, `play` fails, or every task is broken.
@@ -132,12 +133,18 @@ pub fn by_task<T: FromTask, F: Future<Output = anyhow::Result<T>>>(
         let on_done = |_, (number, key, result)| order.borrow_mut().end(number, key, result);
         drive_here(&casting.driven(), width, jobs, on_done, &context.stop).map_err(|_| Stopped)
     };
-    compute(&mut (0..count))?;
     let rest = || order.borrow_mut().rest();
-    while let Some(lost) = rest()? {
-        compute(&mut lost.into_iter())?;
-    }
+    let play_all = || {
+        compute(&mut (0..count))?;
+        while let Some(lost) = rest()? {
+            compute(&mut lost.into_iter())?;
+        }
+        anyhow::Ok(())
+    };
+    let played = play_all();
+    // Also where the run was stopped or failed: the calls were paid for.
     casting.record(context);
+    played?;
     order.into_inner().finish()
 }
 

@@ -31,8 +31,8 @@ const WIDTH: usize = 256;
 /// nothing about the agent. A policy whose context is full has failed. Episodes come in the order of the dialogues' names.
 ///
 /// With served models there is an output `calls`: every call and what was answered. On the input `calls` of another run it
-/// answers the same requests, without a server where the players say `replay: only`. Calls that were finished are never made
-/// twice, also when the run was killed or a dialogue is broken.
+/// answers the same requests, without a server where the players say `replay: only`. With the same parameters calls that were
+/// finished are never made twice, also when the run was killed or a dialogue is broken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DialogueSimulate {

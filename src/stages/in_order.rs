@@ -88,7 +88,8 @@ impl<'c, T: FromTask> InOrder<'c, T> {
     /// The task of a number, where it is to be played. The numbers come one after the other; later on, lost ones again.
     pub(super) fn begin(&mut self, number: usize) -> Option<(Key, Task)> {
         self.begun = self.begun.max(number + 1);
-        if self.context.check_stop().is_err() {
+        // All before one that failed have begun: no other can be the one to tell, and calls cost money.
+        if self.failed.is_some() || self.context.check_stop().is_err() {
             return None;
         }
         let begun = self.tasks.json(self.places[number]).map_err(anyhow::Error::from).and_then(|json| {

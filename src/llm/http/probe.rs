@@ -52,11 +52,11 @@ impl Finding {
     }
 }
 
-/// Asks a served model what it can do, with at most six tiny calls; where the first fails there is no other.
+/// Asks a served model what it can do, with at most seven tiny calls; where the first fails there is no other.
 pub async fn probe(model: &HttpModel) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(listed(model).await);
-    match model.call(&request("Say hello.", 0.0, 1), false).await {
+    match ask(model, &request("Say hello.", 0.0, 1), false).await {
         Err(error) => {
             findings.push(Finding::wrong("reply", error.to_string(), advice(&error)));
             return findings;
@@ -73,6 +73,13 @@ fn request(text: &str, temperature: f32, seed: u64) -> ChatRequest {
     let sampling = Sampling { temperature, top_k: None, top_p: 1.0, max_tokens: 24, stop: Vec::new() };
     let chat = [Message::user(text)].into_iter().collect();
     ChatRequest { system: None, chat, tools: None, sampling, seed }
+}
+
+/// One call; that a chat does not fit is no answer.
+async fn ask(model: &HttpModel, request: &ChatRequest, logprobs: bool) -> Result<Completion, ModelError> {
+    let completion = model.call(request, logprobs).await?;
+    completion.clone().reply(&model.name)?;
+    Ok(completion)
 }
 
 /// What to do about a call that failed.
@@ -92,6 +99,8 @@ fn advice(error: &ModelError) -> String {
             "name fields that the server refuses in `omit = [\"temperature\"]`; what else it wants stands in `extra = {…}`"
         }
         ModelError::Status { status: 429, .. } => "lower `requests_per_minute` and `tokens_per_minute`, or wait",
+        ModelError::ContextFull { .. } => "serve the model with a larger context",
+        ModelError::Budget { .. } => "raise `budget` in thresh.toml: no call was made",
         ModelError::Malformed { .. } => "`url` must be that of an OpenAI-compatible server, with its `/v1`",
         _ => "see what the server itself says",
     };
@@ -136,7 +145,7 @@ async fn seeds(model: &HttpModel) -> Finding {
     let text = "Write one surprising sentence about anything.";
     let mut said = Vec::new();
     for seed in [7, 7, 8] {
-        match model.call(&request(text, 1.0, seed), false).await {
+        match ask(model, &request(text, 1.0, seed), false).await {
             Ok(completion) => said.push(completion.reply.text),
             Err(error) => return Finding::lacking("seed", error.to_string(), advice(&error)),
         }
@@ -167,7 +176,7 @@ async fn tools(model: &HttpModel) -> Finding {
     asked.tools = Some(Arc::from([tool]));
     asked.sampling.max_tokens = 64;
     let help = "agents of style `react` need none; vLLM wants `--enable-auto-tool-choice --tool-call-parser …`, llama.cpp `--jinja`";
-    match model.call(&asked, false).await {
+    match ask(model, &asked, false).await {
         Err(error) => Finding::lacking("tools", format!("requests with tools are refused: {error}"), help),
         Ok(Completion { reply, .. }) => match reply.tool_calls.first() {
             None => Finding::lacking("tools", "the model answered with text instead of a call", help),
@@ -182,7 +191,7 @@ async fn tools(model: &HttpModel) -> Finding {
 /// Whether it gives log-probabilities.
 async fn logprobs(model: &HttpModel) -> Finding {
     let help = "nothing, unless `logprobs: true` stands in a pipeline: they will be missing in `calls`";
-    match model.call(&request("Say hello.", 0.0, 1), true).await {
+    match ask(model, &request("Say hello.", 0.0, 1), true).await {
         Err(error) => Finding::lacking("logprobs", error.to_string(), help),
         Ok(Completion { logprob: None, .. }) => {
             Finding::lacking("logprobs", "the server gives no log-probabilities", help)
