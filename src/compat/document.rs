@@ -31,11 +31,12 @@ environment that a task was converted for should be the one that it is played in
 
 Some differences between the modes are no quirks and go with `compat` alone. In `paper`, records are those of the SQLite tables
 where these differ from the JSON files (`ask` for `ask restaurant`, `meze bar restaurant` for `meze bar`); a round of the
-search is one reply, which earns only where the agent does not speak; a path has at most 10 agent turns instead of 15; the same
-example may be recorded twice. In `fixed`, later rounds of the surviving branch's turn earn too.
+search is one reply, which earns only where the agent does not speak, and is kept as it was generated; a path has at most 10 agent
+turns instead of 15; the same example may be recorded twice. In `repo-head` and `pypi-0.1.4`, `data.sft` shuffles as Python's
+`random.Random(42)` does.
 
-What agents, prompts and training do is the same in every mode: `Q24` to `Q27` and `Q31` to `Q35` are mended or do not arise, and
-no mode brings them back.
+What agents, prompts and training do besides is the same in every mode: `Q25` to `Q27` and `Q31` to `Q35` are mended or do not
+arise, and no mode brings them back.
 ";
 
 /// The whole page.

@@ -116,19 +116,19 @@ quirks! {
     Q16 = ("one seed for all branches", "Both children of a node get the run's own seed, so that on a server that honours seeds all siblings are the same.",
         Switched { paper: "the run's seed for every step", repo_head: "as `paper`", pypi: "as `paper`", fixed: "a seed for each dialogue, node, step and round" });
     /// A note of lost tries on finished leaves.
-    Q17 = ("a note of lost tries on finished leaves", "When the last round of tries ends, the note that tries ran out is put on leaves that did answer in that round.",
+    Q17 = ("a note of lost tries on finished leaves", "When the last round of tries ends, the note that tries ran out is put on leaves that did answer in that round. Only in `paper` is a round one reply; later an agent's turn ends in the first of 20, and nothing is noted.",
         Switched { paper: "noted on unfinished leaves only, as the published trees show", repo_head: "noted on all leaves of the last round", pypi: "as `repo-head`", fixed: "noted on unfinished leaves only" });
     /// The leaf that ends the task.
-    Q18 = ("the leaf that ends the task", "The leaf that reached the last goals is remembered. October's test takes only a leaf that found exactly one goal left.",
+    Q18 = ("the leaf that ends the task", "The leaf that reached the last goals is remembered. October's test takes only a leaf that found exactly one goal left. On ToolWOZ it decides nothing; it is kept for the recorded traces.",
         Switched { paper: "as `repo-head`", repo_head: "remembered when one goal was left", pypi: "remembered when its hits are all that was left", fixed: "as `pypi-0.1.4`" });
     /// Examples without an answer.
     Q19 = ("examples without an answer", "Recorded examples lose the messages behind the agent's last one. Where the agent has said nothing, something is recorded all the same.",
         Switched { paper: "the customer's last words are cut, but not those that end a dialogue; a root without an answer is recorded empty", repo_head: "trailing user messages are cut, what tools returned among them; of a list of nothing else one message stays", pypi: "as `repo-head`", fixed: "no example without a message of the agent" });
     /// A step that raised is judged.
     Q20 = ("a step that raised is judged", "An agent's step that raised an exception is still judged by the calls that it remembers, and may become the root.",
-        Switched { paper: "judged", repo_head: "as `paper`", pypi: "as `paper`", fixed: "earns nothing" });
+        Switched { paper: "judged", repo_head: "as `paper`", pypi: "as `paper`", fixed: "earns nothing, and what it reached is not blamed" });
     /// A goal reached twice in one turn.
-    Q21 = ("a goal reached twice in one turn", "Deleting a goal a second time raises an exception that ends the dialogue's search.",
+    Q21 = ("a goal reached twice in one turn", "Deleting a goal a second time raises an exception that ends the dialogue's search. A turn on ToolWOZ reaches each goal once at most, so that it shows in recorded traces only.",
         Switched { paper: "does not arise where Q22 is `paper`; else the search stops", repo_head: "the search stops", pypi: "as `repo-head`", fixed: "what was reached is a set" });
     /// Goals of dead leaves are counted.
     Q22 = ("goals of dead leaves are counted", "The search goes on from the first leaf that reached something. In the paper's era the goals that any leaf of the step reached were deleted.",
@@ -138,7 +138,7 @@ quirks! {
         Switched { paper: "ended unanswered when the next step begins", repo_head: "ended unanswered at once", pypi: "as `repo-head`", fixed: "the agent answers first; the first message may end the dialogue" });
     /// An agent that ran out of replies is not told so.
     Q24 = ("an agent that ran out of replies is not told so", "The visible dialogue has an error line that the agent's own history lacks.",
-        Always("Mended in every mode."));
+        Always("Mended in every mode but `paper`, where the search notes it in both lists as a system message."));
     /// Labels of the guide user.
     Q25 = ("labels of the guide user", "The transcript that the guide user reads calls the agent `user` and the customer `agent`.",
         Always("Mended in every mode."));

@@ -3,8 +3,7 @@
 use crate::compat::{Compat, Quirk, Rules};
 
 /// The quirks that a conversion asks about.
-pub const CONVERSION: &[Quirk] =
-    &[Quirk::Q1, Quirk::Q5, Quirk::Q6, Quirk::Q7, Quirk::Q8, Quirk::Q9, Quirk::Q11, Quirk::Q39];
+pub const CONVERSION: &[Quirk] = &[Quirk::Q1, Quirk::Q5, Quirk::Q6, Quirk::Q7, Quirk::Q8, Quirk::Q9, Quirk::Q11];
 
 /// The quirks that a server and its rewards ask about.
 pub const ENVIRONMENT: &[Quirk] =

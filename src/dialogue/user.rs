@@ -105,7 +105,8 @@ impl User {
             (Self::Guide(user, _), UserState::Guide(guide)) => user.speak(guide, visible, rules, seed).await,
             (_, UserState::Script { lines, said }) => Ok((next_line(lines, said), Usage::default())),
             (_, UserState::Agenda(user)) => {
-                let last = visible.last().filter(|message| message.role == Role::Assistant);
+                // Whatever is not its own words it hears, what the system notes of the agent too.
+                let last = visible.last().filter(|message| message.role != Role::User);
                 Ok((user.speak(last.map(|message| message.content.as_str()), seed), Usage::default()))
             }
             _ => Err(ModelError::Failed("the user's state is that of another kind of user".to_owned())),

@@ -18,8 +18,15 @@ impl Frame {
         self.system.iter().cloned().chain(messages.cloned()).collect()
     }
 
-    /// The functions of an example that consists of these messages: of one that calls none natively there are none.
+    /// The functions of an example of a dialogue that consists of these messages: of one that calls none natively there are
+    /// none.
     pub fn tools_of<'m>(&self, mut messages: impl Iterator<Item = &'m Message>) -> Option<String> {
         self.tools.clone().filter(|_| messages.any(calls_functions))
+    }
+
+    /// The functions of an example of a tree, given whether its agent calls functions natively: then every prompt had them,
+    /// also those before the first call.
+    pub fn tools_where(&self, calling: bool) -> Option<String> {
+        self.tools.clone().filter(|_| calling)
     }
 }

@@ -42,6 +42,7 @@ impl KtoData {
 
     /// The examples, each prompt after the system message where there is one.
     pub fn examples<'d>(&'d self, harvests: &'d Harvests, frame: &'d Frame) -> impl Iterator<Item = KtoExample> + 'd {
+        let calling = harvests.calling();
         self.turns.iter().map(move |&Labelled { tree, turn, desirable }| {
             let forest = &harvests.forest;
             KtoExample {
@@ -49,7 +50,7 @@ impl KtoData {
                 prompt: frame.chat(forest.messages(forest.before(turn))),
                 completion: forest.message(turn).cloned().into_iter().collect(),
                 label: desirable,
-                tools: frame.tools_of(forest.messages(turn)),
+                tools: frame.tools_where(calling[tree]),
             }
         })
     }

@@ -25,7 +25,7 @@ pub struct Pair {
 pub struct PairData {
     /// The pairs in the order of the trees, then of the chosen turns, then of the rejected ones.
     pub pairs: Vec<Pair>,
-    /// Pairs of which another dialogue says the reverse: neither is kept.
+    /// Pairs whose rejected turn led to rewards in another dialogue: none is kept.
     pub contradictions: usize,
     /// Good turns without a failed sibling.
     pub unpaired: usize,
@@ -39,23 +39,23 @@ impl PairData {
     /// A sibling is a turn with which a failed path leaves all that succeeded, as in [`judge`]; so the two sides are never the
     /// same.
     pub fn of(harvests: &Harvests, trees: Trees, most: Option<usize>) -> Self {
-        let (mut data, mut pairs) = (Self::default(), Vec::new());
+        let (mut data, mut pairs, mut liked) = (Self::default(), Vec::new(), HashSet::new());
         for (tree, harvest) in harvests.trees.iter().enumerate().filter(|(_, harvest)| trees.take(harvest.outcome)) {
             let judged = judge(&harvests.forest, harvest, Good::Golden);
             let mut siblings: HashMap<Point, Vec<Point>> = HashMap::new();
             for turn in judged.bad {
                 siblings.entry(harvests.forest.before(turn)).or_default().push(turn);
             }
+            liked.extend(judged.good.iter().copied());
             for chosen in judged.good {
                 let rejected = siblings.get(&harvests.forest.before(chosen)).map_or(&[][..], Vec::as_slice);
                 data.unpaired += usize::from(rejected.is_empty());
                 pairs.extend(rejected.iter().map(|&rejected| Pair { tree, chosen, rejected }));
             }
         }
-        let said: HashSet<(Point, Point)> = pairs.iter().map(|pair| (pair.chosen, pair.rejected)).collect();
         let mut counts: HashMap<(usize, Point), usize> = HashMap::new();
         for pair in pairs {
-            if said.contains(&(pair.rejected, pair.chosen)) {
+            if liked.contains(&pair.rejected) {
                 data.contradictions += 1;
                 continue;
             }
@@ -72,15 +72,15 @@ impl PairData {
 
     /// The examples, each prompt after the system message where there is one.
     pub fn examples<'d>(&'d self, harvests: &'d Harvests, frame: &'d Frame) -> impl Iterator<Item = PairExample> + 'd {
+        let calling = harvests.calling();
         self.pairs.iter().map(move |&Pair { tree, chosen, rejected }| {
             let forest = &harvests.forest;
-            let both = forest.messages(chosen).chain(forest.message(rejected));
             PairExample {
                 dialogue: harvests.trees[tree].dialogue.clone(),
                 prompt: frame.chat(forest.messages(forest.before(chosen))),
                 chosen: forest.message(chosen).cloned().into_iter().collect(),
                 rejected: forest.message(rejected).cloned().into_iter().collect(),
-                tools: frame.tools_of(both),
+                tools: frame.tools_where(calling[tree]),
             }
         })
     }
@@ -122,6 +122,8 @@ mod tests {
         ];
         let pairs = vec!["u > a not c".to_owned(), "u > b not c".to_owned()];
         assert_eq!(spell(&trees, Trees::Complete, Some(1)), (pairs, [2, 0, 0]));
+        let trees = [("A", Outcome::Complete, &["G:u a", "F:u b"][..]), ("B", Outcome::Complete, &["G:u b"])];
+        assert_eq!(spell(&trees, Trees::Complete, None), (vec![], [1, 1, 0]));
     }
 
     proptest::proptest! {

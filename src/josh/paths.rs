@@ -1,5 +1,6 @@
 //! Rows back to trees: where every node's dialogue ends, and the recorded examples in their order.
 
+use super::extraction::calls_functions;
 use super::forest::{Forest, Point};
 use super::node::NodeRow;
 use super::tree::Outcome;
@@ -109,6 +110,14 @@ pub struct Harvests {
 }
 
 impl Harvests {
+    /// Of each tree whether its agent calls functions natively.
+    pub fn calling(&self) -> Vec<bool> {
+        let calls = |harvest: &Harvest| {
+            harvest.records.iter().any(|record| self.forest.messages(record.end).any(calls_functions))
+        };
+        self.trees.iter().map(calls).collect()
+    }
+
     /// All trees of a table.
     pub fn read<E: From<PathError>>(rows: impl Iterator<Item = Result<NodeRow, E>>) -> Result<Self, E> {
         let mut harvests = Self::default();

@@ -203,7 +203,9 @@ impl<'s, S: Simulation> Search<'s, S> {
                 AgentTurn { finished, hits }
             }
             Err(AgentError::Raised { hits, .. }) => {
-                self.tree.nodes[leaf].over = true;
+                let node = &mut self.tree.nodes[leaf];
+                node.over = true;
+                node.reached |= !hits.is_empty();
                 let hits = if self.settings.rules.credits_raised_steps() { hits } else { Vec::new() };
                 AgentTurn { finished: true, hits }
             }
@@ -255,7 +257,9 @@ impl<'s, S: Simulation> Search<'s, S> {
                 }
             }
         }
-        self.tree.collapse(&found.successes, survivor, self.settings.rules);
+        let reached = self.tree.preorder(self.tree.root).into_iter().filter(|&node| self.tree.nodes[node].reached);
+        let successes: Vec<NodeId> = found.successes.into_iter().chain(reached).collect();
+        self.tree.collapse(&successes, survivor, self.settings.rules);
         self.forget_all_but(survivor);
         true
     }

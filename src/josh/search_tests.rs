@@ -205,6 +205,45 @@ fn a_raised_step_earns_nothing_under_our_rules() {
     assert_eq!(run(&simulation, 1, Rules::of(Compat::Fixed)).outcome(), Outcome::Empty);
 }
 
+/// A dialogue whose agent reaches the goal in every turn, and raises after every other one.
+struct Stumbling;
+
+impl Simulation for Stumbling {
+    type State = Chat;
+
+    async fn user_step(&self, state: &mut Chat, _: u64) -> Result<UserTurn, Broken> {
+        state.push(Message::user("u"));
+        Ok(UserTurn::GoesOn)
+    }
+
+    async fn agent_step(&self, state: &mut Chat, _: &[GoalIndex], seed: u64) -> Result<AgentTurn, AgentError> {
+        state.push(Message::assistant(format!("a{seed}")));
+        if seed.is_multiple_of(2) {
+            return Err(AgentError::Raised { reason: "context full".to_owned(), hits: vec![0] });
+        }
+        Ok(AgentTurn { finished: true, hits: vec![0] })
+    }
+
+    fn out_of_tries(&self, _: &mut Chat) {}
+
+    fn chat<'s>(&self, state: &'s Chat) -> &'s Chat {
+        state
+    }
+}
+
+#[test]
+fn a_step_that_reached_something_and_then_raised_is_not_blamed() {
+    let mut raised = 0;
+    for seed in 0..20 {
+        let settings = Settings { seed, ..Settings::default() };
+        let tree = search(&Stumbling, "d", Chat::new(), 1, &settings).now_or_never().expect("it never waits");
+        raised += tree.nodes.iter().filter(|node| node.reached).count();
+        assert!(tree.records.iter().all(|record| record.success), "what reached the goal is no failure");
+        assert!(tree.nodes.iter().all(|node| !(node.reached && node.golden)), "what raised is not gone on from");
+    }
+    assert!(raised > 0);
+}
+
 #[test]
 fn a_user_who_ends_at_once_gets_one_answer() {
     let simulation =

@@ -59,6 +59,8 @@ pub struct Node {
     pub over: bool,
     /// Whether the user has ended its dialogue.
     pub ending: bool,
+    /// Whether it reached a goal in a step that then raised: that earns nothing by our rules, and is blamed for nothing either.
+    pub reached: bool,
     /// Whether it leads to a leaf that hit a goal, in the current tree.
     pub success: bool,
     /// Whether it leads to the leaf that the search went on from.

@@ -87,7 +87,7 @@ demonstrations:
         let mut aside = Aside::<SftExample>::new(context.scratch()?);
         let mut examples: Vec<(String, Place)> = Vec::new();
         let (mut unfit, mut poor, mut reward) = (0_u64, 0_u64, 0.0);
-        corpus.for_each_dialogue(|name, dialogue: Dialogue| {
+        let read = corpus.for_each_dialogue(|name, dialogue: Dialogue| {
             let Some(place) = tasks.remove(&*name) else { return Ok(()) };
             context.check_stop()?;
             match demonstrate(&world, Arc::new(chosen.read(place)?), &dialogue, rules) {
@@ -102,7 +102,10 @@ demonstrations:
                 Err(_) => unfit += 1,
             }
             anyhow::Ok(())
-        })?;
+        });
+        // A stop is no fault of the corpus.
+        context.check_stop()?;
+        read?;
         let missing = tasks.len() as u64;
         let left_out = [
             (missing, "have no dialogue in the corpus"),

@@ -153,6 +153,9 @@ harvest:
     }
 }
 
+/// Rounds of a step where a round is the agent's whole turn.
+const TREE_TRIES: usize = 20;
+
 /// Names of figures.
 const FURTHER: &str = "siblings";
 const IDENTICAL: &str = "siblings.identical";
@@ -204,7 +207,9 @@ impl JoshHarvest {
     fn settings(&self) -> Settings {
         let rules = self.rules();
         let max_steps = self.max_steps.unwrap_or(rules.outer_limit());
-        Settings { beam: self.beam, tries: self.agent.tries, max_steps, seed: self.seed, rules, ..Settings::default() }
+        // Later the agent counts its tries itself, and the search's own are never used up (reference, section 1.5).
+        let tries = if rules.one_reply_a_round() { self.agent.tries } else { TREE_TRIES };
+        Settings { beam: self.beam, tries, max_steps, seed: self.seed, rules, ..Settings::default() }
     }
 
     /// Says how much branching brought, and warns where it brought little.
@@ -226,14 +231,14 @@ impl JoshHarvest {
     /// Why siblings are likely to be alike.
     fn likeness(&self) -> String {
         let Agent { kind, noise, temperature, seed, .. } = &self.agent;
-        let served = *kind == AgentKind::Served;
         match kind {
             AgentKind::Rule if *noise == 0.0 => {
                 "the rule agent has no `noise`, and so its branches differ in their words at most".to_owned()
             }
-            AgentKind::Rule => format!("the rule agent's `noise` is {noise}; more of it makes branches differ"),
-            _ if *temperature == 0.0 => "`temperature` is 0, and so the likeliest reply is always taken".to_owned(),
-            _ if served && seed.is_some() => {
+            AgentKind::Policy | AgentKind::Served if *temperature == 0.0 => {
+                "`temperature` is 0, and so the likeliest reply is always taken".to_owned()
+            }
+            _ if seed.is_some() => {
                 "`agent.seed` asks for every reply with one seed; without it each has its own".to_owned()
             }
             _ if !self.rules().mends(Quirk::Q16) => {
@@ -242,6 +247,7 @@ impl JoshHarvest {
                     "in `{mode}` all branches have one seed (quirk Q16); `quirks: {{Q16: fixed}}` gives each its own"
                 )
             }
+            AgentKind::Rule => format!("the rule agent's `noise` is {noise}; more of it makes branches differ"),
             AgentKind::Served => format!(
                 "at `temperature` {temperature} the server should draw replies that differ; it seems to ignore `temperature` \
                  or `seed`, or to answer equal requests from a cache"

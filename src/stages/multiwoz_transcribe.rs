@@ -39,10 +39,13 @@ sources:
     fn run(&self, context: &Context) -> anyhow::Result<()> {
         let corpus = Corpus::open(context.input(CORPUS.name)?)?;
         let mut sources = context.writer(&SOURCES)?;
-        corpus.for_each_dialogue(|name, spoken: Spoken| {
+        let read = corpus.for_each_dialogue(|name, spoken: Spoken| {
             context.check_stop()?;
             sources.push(Source::new(name, &spoken))
-        })?;
+        });
+        // A stop is no fault of the corpus.
+        context.check_stop()?;
+        read?;
         let written = sources.finish()?;
         context.figure("dialogues", written.rows as f64);
         Ok(())

@@ -118,7 +118,7 @@ toolwoz:
         let mut tasks = context.writer(&TASKS)?;
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut taken = vec![0; self.splits.len()];
-        corpus.for_each_dialogue(|name, outline: Outline| {
+        let read = corpus.for_each_dialogue(|name, outline: Outline| {
             context.check_stop()?;
             if let Some(task) = converter.convert(&name, &outline)?
                 && let Some(part) = self.splits.iter().position(|split| split.name() == task.split)
@@ -128,7 +128,10 @@ toolwoz:
                 tasks.push(task)?;
             }
             Ok::<(), anyhow::Error>(())
-        })?;
+        });
+        // A stop is no fault of the corpus.
+        context.check_stop()?;
+        read?;
         let written = tasks.finish()?;
         if written.rows == 0 {
             bail!(

@@ -200,6 +200,14 @@ kto:
                 problems.extend(training::not_negative(name, weight));
             }
         }
+        let none = |weight: Weight| weight == Weight::Given(0.0);
+        let (desirable, undesirable) = (self.desirable_weight, self.undesirable_weight);
+        if none(desirable) && (none(undesirable) || undesirable == Weight::Auto)
+            || none(undesirable) && desirable == Weight::Auto
+        {
+            let message = "nothing balances a weight of 0: give both weights, one of them more than 0";
+            problems.push(Problem::new("desirable_weight", message));
+        }
         problems
     }
 
