@@ -6,8 +6,9 @@ use regex::Regex;
 use std::sync::{Arc, LazyLock};
 
 use super::hearing::{Sentence, Waiver, asked_slots, domain_slots, sentences};
-use super::lexicon::{Lexicon, Mention, find, has_any, worded_slots, words};
+use super::lexicon::{Lexicon, worded_slots};
 use super::tools::{DOMAINS, unique_key};
+use super::words::{Mention, find, has_any, words};
 
 /// What a customer wants of one domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

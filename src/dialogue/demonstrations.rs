@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::agent_words::plan;
 use super::command::Command;
-use super::lexicon::{has_any, words};
 use super::multiwoz::{Dialogue, Turn};
 use super::react::observed;
 use super::reward::reward;
@@ -18,6 +17,7 @@ use super::server::{Session, TaskError};
 use super::task::Task;
 use super::tools::{DOMAINS, parameter_names, unique_key};
 use super::values::{is_empty, scalar_text};
+use super::words::{has_any, words};
 use super::world::World;
 use crate::chat::Message;
 use crate::compat::Rules;

@@ -1,6 +1,7 @@
 //! What an agent's utterance says, heard by keywords: so that the agenda user understands any agent.
 
-use super::lexicon::{Lexicon, find, has_any, worded_slots, words};
+use super::lexicon::{Lexicon, worded_slots};
+use super::words::{find, has_any, words};
 
 /// What an utterance says about the domain that is being talked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

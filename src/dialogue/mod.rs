@@ -37,6 +37,7 @@ pub mod user_goal;
 pub mod user_guide;
 pub mod user_words;
 pub mod values;
+pub mod words;
 pub mod world;
 
 #[cfg(test)]

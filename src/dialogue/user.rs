@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::agent::Usage;
-use super::lexicon::{Lexicon, has_any, words};
+use super::lexicon::Lexicon;
 use super::source::{Source, Sources};
 use super::task::Task;
 use super::user_agenda::{AgendaUser, END, UserTurn};
 use super::user_goal::GoalUser;
 use super::user_guide::{Guide, GuideUser};
+use super::words::{has_any, words};
 use crate::chat::{Chat, Role};
 use crate::compat::Rules;
 use crate::llm::ModelError;

@@ -11,10 +11,11 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use super::hearing::{Heard, hear};
-use super::lexicon::{Lexicon, has_any, words};
+use super::lexicon::Lexicon;
 use super::seed;
 use super::task::{DomainGoal, Slot, Task};
 use super::user_words as say;
+use super::words::{has_any, words};
 
 /// The text by which a user ends a dialogue (reference, section 2.5).
 pub const END: &str = "END_CONVERSATION";
