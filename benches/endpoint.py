@@ -152,7 +152,7 @@ def main():
     calls, most, code = asyncio.run(measure(arguments, folder))
     found = figures(folder)
     if code != 0 or found.get("rows.broken") != 0:
-        sys.exit(f"the run failed: exit code {code}, figures {found}")
+        sys.exit(f"the run in {folder} failed: exit code {code}, figures {found}")
     total, seconds, rate, in_flight = calls.middle()
     share = 100 * in_flight / arguments.in_flight
     print(f"dialogues            {found['rows']:.0f}")
