@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::value;
+
 /// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -75,16 +77,11 @@ impl FunctionCall {
     /// # Errors
     /// What else they are.
     pub fn object(&self) -> Result<Map<String, Value>, String> {
-        let what = match serde_json::from_str(&self.arguments) {
-            Ok(Value::Object(arguments)) => return Ok(arguments),
-            Ok(Value::Null) => "null",
-            Ok(Value::Bool(_)) => "a truth value",
-            Ok(Value::Number(_)) => "a number",
-            Ok(Value::String(_)) => "a text",
-            Ok(Value::Array(_)) => "a list",
-            Err(error) => return Err(format!("they are no JSON: {error}")),
-        };
-        Err(format!("they are {what}, expected an object"))
+        match serde_json::from_str(&self.arguments) {
+            Ok(Value::Object(arguments)) => Ok(arguments),
+            Ok(other) => Err(format!("they are {}, expected an object", value::described(&other))),
+            Err(error) => Err(format!("they are no JSON: {error}")),
+        }
     }
 
     /// The call with its arguments, which are no JSON object, kept as the text of one.

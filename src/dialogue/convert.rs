@@ -16,6 +16,7 @@ use super::values::{is_empty, scalar_text};
 use super::world::{Record, World, WorldError};
 use crate::compat::Rules;
 use crate::seed::derive;
+use crate::value::described;
 
 /// A dialogue that is no dialogue of MultiWOZ.
 #[derive(Debug, thiserror::Error)]
@@ -372,13 +373,5 @@ fn mention(message: &str, domain: &str) -> (usize, usize) {
 }
 
 fn wrong(path: impl Into<String>, found: &Value, expected: &'static str) -> ConvertError {
-    let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    };
-    ConvertError { path: path.into(), found, expected }
+    ConvertError { path: path.into(), found: described(found), expected }
 }

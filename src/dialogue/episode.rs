@@ -162,7 +162,7 @@ impl Episode {
         EpisodeRow {
             dialogue: task.dialogue.clone(),
             split: task.split.clone(),
-            reward: if hit.is_empty() { 0.0 } else { hit.len() as f64 / task.goals.len() as f64 },
+            reward: reward::share(hit.len(), task),
             success,
             outcome: match (broken, success) {
                 (Some(_), _) => Outcome::Broken,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::episode::{EpisodeRow, Outcome};
-use super::reward::hits;
+use super::reward::{hits, share};
 use super::server::{Session, TaskError};
 use super::task::Task;
 use super::world::World;
@@ -126,10 +126,6 @@ impl Replay {
         episode.success = episode.outcome == Outcome::Success;
         Ok((episode, outcomes))
     }
-}
-
-fn share(reached: usize, task: &Task) -> f64 {
-    if task.goals.is_empty() { 0.0 } else { reached as f64 / task.goals.len() as f64 }
 }
 
 fn names<'p>(places: impl IntoIterator<Item = &'p usize>, task: &Task) -> Vec<String> {

@@ -19,13 +19,15 @@ pub fn hits<C: Borrow<Call>>(task: &Task, calls: &[C], rules: &Rules) -> Vec<usi
     (0..task.goals.len()).filter(|index| reached(&task.goals[*index])).collect()
 }
 
-/// The share of the goals that the calls reach, 0 to 1. A task without goals, which no conversion makes, has reached none
-/// of them and gives 0.
+/// The share of the goals that the calls reach, 0 to 1.
 pub fn reward<C: Borrow<Call>>(task: &Task, calls: &[C], rules: &Rules) -> f64 {
-    if task.goals.is_empty() {
-        return 0.0;
-    }
-    hits(task, calls, rules).len() as f64 / task.goals.len() as f64
+    share(hits(task, calls, rules).len(), task)
+}
+
+/// The share that so many of a task's goals are, 0 to 1. Of a task without goals, which no conversion makes, none can be
+/// reached: 0.
+pub fn share(reached: usize, task: &Task) -> f64 {
+    if task.goals.is_empty() { 0.0 } else { reached as f64 / task.goals.len() as f64 }
 }
 
 /// JOSH's judgement: which of the goals still left (positions in `task.goals`) the calls of one agent turn reach, in the

@@ -39,7 +39,7 @@ pub struct Settings {
 ///
 /// The means are over all of the arm's own scored dialogues; the differences and what follows over the dialogues that both
 /// have a score of. The baseline has no differences.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ComparisonRow {
     /// The arm.
     pub arm: String,
@@ -175,26 +175,7 @@ fn alone(arm: &str, baseline: &str, summary: SummaryRow) -> ComparisonRow {
         of_ceiling: summary.of_ceiling,
         ceiling_reward: summary.ceiling_reward,
         ceiling_success: summary.ceiling_success,
-        matched: None,
-        unmatched: None,
-        reward_difference: None,
-        reward_difference_low: None,
-        reward_difference_high: None,
-        reward_p: None,
-        reward_p_permutation: None,
-        reward_p_bootstrap: None,
-        reward_p_reference: None,
-        reward_effect: None,
-        success_difference: None,
-        success_difference_low: None,
-        success_difference_high: None,
-        success_p: None,
-        success_p_permutation: None,
-        success_p_bootstrap: None,
-        success_p_reference: None,
-        success_effect: None,
-        gained: None,
-        lost: None,
+        ..ComparisonRow::default()
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::compat::{self, Compatible};
 use crate::compat::{Compat, Quirk, Quirks, Rules};
 use crate::dialogue::oracle::reachable;
+use crate::dialogue::reward::share;
 use crate::dialogue::rules::ENVIRONMENT;
 use crate::dialogue::task::{Task, WorldItem};
 use crate::dialogue::world::World;
@@ -207,6 +208,6 @@ impl Ceiling {
     fn of(&self, task: Option<&Arc<Task>>) -> anyhow::Result<Option<f64>> {
         let Some(task) = task.filter(|task| !task.goals.is_empty()) else { return Ok(None) };
         let reached = reachable(&self.world, task, self.rules)?;
-        Ok(Some(reached.len() as f64 / task.goals.len() as f64))
+        Ok(Some(share(reached.len(), task)))
     }
 }
