@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::architecture::{Activation, Architecture, LayerKind, Rope};
+
 /// The hyperparameters of a decoder, under the names of `config.json` (`LlamaForCausalLM`).
 ///
 /// Reading ignores names that it does not know, as files of published models carry many, but refuses those settings that
@@ -126,6 +128,33 @@ impl ModelConfig {
     /// The size of a head.
     pub fn head_size(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// What a decoder of this shape computes. The numbers must fit together: see [`ModelConfig::check`].
+    pub fn architecture(&self) -> Architecture {
+        let head = self.head_size();
+        Architecture {
+            vocab: self.vocab_size,
+            context: self.max_position_embeddings,
+            hidden: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            kv_heads: self.kv_heads(),
+            head,
+            epsilon: self.rms_norm_eps,
+            unit_offset: false,
+            activation: Activation::Silu,
+            query_scale: (head as f64).powf(-0.5),
+            embed_scale: None,
+            tied: self.tie_word_embeddings,
+            qkv_bias: false,
+            out_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+            post_norms: false,
+            ropes: vec![Rope::plain(head, self.rope_theta)],
+            layers: vec![LayerKind { window: None, rope: 0 }; self.num_hidden_layers],
+        }
     }
 
     /// Checks that the numbers fit together; the first that does not is the error.

@@ -1,4 +1,6 @@
-//! The decoder: a Llama, from token ids to logits.
+//! The decoder, from token ids to logits.
+
+use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::module::{embedding, linear};
@@ -6,11 +8,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+use super::architecture::{Architecture, LayerKind};
 use super::config::{ConfigError, ModelConfig};
 use super::layer::{Attention, Layer, Mlp, RmsNorm, causal_bias};
+use super::linear::Linear;
 use super::rope::RopeTable;
 
-/// A causal language model of the Llama family.
+/// A causal language model.
 ///
 /// Parameters lie on the device that it was made on; on an autodiff device they are trainable, and `valid()` gives the copy
 /// for inference.
@@ -27,7 +31,9 @@ pub struct Decoder {
     #[module(skip)]
     config: ModelConfig,
     #[module(skip)]
-    rope: RopeTable,
+    architecture: Architecture,
+    #[module(skip)]
+    ropes: Vec<RopeTable>,
 }
 
 impl Decoder {
@@ -56,84 +62,136 @@ impl Decoder {
                 let deviation = if name.ends_with("embed_tokens.weight") { EMBEDDING } else { projection };
                 Ok(Tensor::from_data(TensorData::new(draw.normal(shape[0] * shape[1], deviation), shape), device))
             },
-            |_, size| Ok(Tensor::ones([size], device)),
+            // Biases begin at zero, and norms at a scale of one.
+            |name, size| {
+                let zero = name.ends_with(".bias") || config.architecture().unit_offset;
+                Ok(if zero { Tensor::zeros([size], device) } else { Tensor::ones([size], device) })
+            },
         )
     }
 
-    /// A decoder whose matrices and norms come from functions of Hugging Face's name and the shape in memory, always asked
+    /// A decoder whose matrices and vectors (norms and biases) come from functions of Hugging Face's name and the shape in memory, always asked
     /// in the same order.
     pub(super) fn build<E>(
         config: &ModelConfig,
         mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
-        mut norm: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
+        mut vector: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
     ) -> Result<Self, E> {
-        let (hidden, inner, head) = (config.hidden_size, config.intermediate_size, config.head_size());
-        let (queries, keys) = (config.num_attention_heads * head, config.kv_heads() * head);
-        let mut matrix = |name: String, shape| Ok(Param::from_tensor(matrix(&name, shape)?));
-        let epsilon = config.rms_norm_eps;
-        let mut norm = |name: String| Ok(RmsNorm { weight: Param::from_tensor(norm(&name, hidden)?), epsilon });
-        let embed_tokens = matrix("model.embed_tokens.weight".to_owned(), [config.vocab_size, hidden])?;
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let shape = config.architecture();
+        let (hidden, inner) = (shape.hidden, shape.inner);
+        let (queries, keys) = (shape.heads * shape.head, shape.features());
+        let mut matrix = |name: String, shape| matrix(&name, shape);
+        let mut vector = |name: String, size| Ok(Param::from_tensor(vector(&name, size)?));
+        let (epsilon, unit_offset) = (shape.epsilon, shape.unit_offset);
+        let embed_tokens = Param::from_tensor(matrix("model.embed_tokens.weight".to_owned(), [shape.vocab, hidden])?);
+        let mut layers = Vec::with_capacity(shape.layers.len());
+        for index in 0..shape.layers.len() {
+            let name = |part: &str, kind: &str| format!("model.layers.{index}.{part}.{kind}");
+            let mut linear = |part: &str, dims, bias: bool| {
+                let weight = Param::from_tensor(matrix(name(part, "weight"), dims)?);
+                let bias = if bias { Some(vector(name(part, "bias"), dims[1])?) } else { None };
+                Ok(Linear { weight, bias, adapter: None })
+            };
+            let q_proj = linear("self_attn.q_proj", [hidden, queries], shape.qkv_bias)?;
+            let k_proj = linear("self_attn.k_proj", [hidden, keys], shape.qkv_bias)?;
+            let v_proj = linear("self_attn.v_proj", [hidden, keys], shape.qkv_bias)?;
+            let o_proj = linear("self_attn.o_proj", [queries, hidden], shape.out_bias)?;
+            let mlp = Mlp {
+                gate_proj: linear("mlp.gate_proj", [hidden, inner], shape.mlp_bias)?,
+                up_proj: linear("mlp.up_proj", [hidden, inner], shape.mlp_bias)?,
+                down_proj: linear("mlp.down_proj", [inner, hidden], shape.mlp_bias)?,
+                activation: shape.activation,
+            };
+            let mut norm =
+                |part: &str, size| Ok(RmsNorm { weight: vector(name(part, "weight"), size)?, epsilon, unit_offset });
+            let mut maybe = |wanted: bool, part: &str, size| if wanted { norm(part, size).map(Some) } else { Ok(None) };
+            let (q_norm, k_norm) = (
+                maybe(shape.qk_norm, "self_attn.q_norm", shape.head)?,
+                maybe(shape.qk_norm, "self_attn.k_norm", shape.head)?,
+            );
+            let pre_feedforward_layernorm = maybe(shape.post_norms, "pre_feedforward_layernorm", hidden)?;
+            let post_feedforward_layernorm = maybe(shape.post_norms, "post_feedforward_layernorm", hidden)?;
             layers.push(Layer {
-                input_layernorm: norm(name("input_layernorm"))?,
+                input_layernorm: norm("input_layernorm", hidden)?,
                 self_attn: Attention {
-                    q_proj: matrix(name("self_attn.q_proj"), [hidden, queries])?,
-                    k_proj: matrix(name("self_attn.k_proj"), [hidden, keys])?,
-                    v_proj: matrix(name("self_attn.v_proj"), [hidden, keys])?,
-                    o_proj: matrix(name("self_attn.o_proj"), [queries, hidden])?,
-                    heads: config.num_attention_heads,
-                    kv_heads: config.kv_heads(),
+                    q_proj,
+                    k_proj,
+                    v_proj,
+                    o_proj,
+                    q_norm,
+                    k_norm,
+                    heads: shape.heads,
+                    kv_heads: shape.kv_heads,
+                    query_scale: shape.query_scale,
                 },
-                post_attention_layernorm: norm(name("post_attention_layernorm"))?,
-                mlp: Mlp {
-                    gate_proj: matrix(name("mlp.gate_proj"), [hidden, inner])?,
-                    up_proj: matrix(name("mlp.up_proj"), [hidden, inner])?,
-                    down_proj: matrix(name("mlp.down_proj"), [inner, hidden])?,
-                },
+                post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
+                pre_feedforward_layernorm,
+                post_feedforward_layernorm,
+                mlp,
             });
         }
-        let norm = norm("model.norm.weight".to_owned())?;
-        let head_shape = [hidden, config.vocab_size];
-        let lm_head =
-            if config.tie_word_embeddings { None } else { Some(matrix("lm_head.weight".to_owned(), head_shape)?) };
-        let rope = RopeTable::new(config.max_position_embeddings, head, config.rope_theta);
-        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), rope })
+        let norm = RmsNorm { weight: vector("model.norm.weight".to_owned(), hidden)?, epsilon, unit_offset };
+        let lm_head = if shape.tied {
+            None
+        } else {
+            Some(Param::from_tensor(matrix("lm_head.weight".to_owned(), [hidden, shape.vocab])?))
+        };
+        let ropes = shape.ropes.iter().map(|rope| RopeTable::new(shape.context, rope)).collect();
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), architecture: shape, ropes })
     }
 
-    /// Every matrix under Hugging Face's name, in the order in which [`Decoder::build`] asks for them.
+    /// Every matrix under Hugging Face's name, adapters excepted.
     pub(super) fn matrices(&self) -> Vec<(String, &Param<Tensor<2>>)> {
         let mut named = vec![("model.embed_tokens.weight".to_owned(), &self.embed_tokens)];
-        for (index, layer) in self.layers.iter().enumerate() {
-            let (attention, mlp) = (&layer.self_attn, &layer.mlp);
-            let parts = [
-                ("self_attn.q_proj", &attention.q_proj),
-                ("self_attn.k_proj", &attention.k_proj),
-                ("self_attn.v_proj", &attention.v_proj),
-                ("self_attn.o_proj", &attention.o_proj),
-                ("mlp.gate_proj", &mlp.gate_proj),
-                ("mlp.up_proj", &mlp.up_proj),
-                ("mlp.down_proj", &mlp.down_proj),
-            ];
-            named.extend(parts.map(|(part, param)| (format!("model.layers.{index}.{part}.weight"), param)));
-        }
+        named.extend(self.linears().into_iter().map(|(name, map)| (format!("{name}.weight"), &map.weight)));
         named.extend(self.lm_head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
         named
     }
 
-    /// Every norm's scale under Hugging Face's name.
-    pub(super) fn norms(&self) -> Vec<(String, &Param<Tensor<1>>)> {
+    /// Every vector (norms and biases) under Hugging Face's name.
+    pub(super) fn vectors(&self) -> Vec<(String, &Param<Tensor<1>>)> {
         let mut named = Vec::new();
+        for (name, map) in self.linears() {
+            named.extend(map.bias.iter().map(|bias| (format!("{name}.bias"), bias)));
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let parts = [
-                ("input_layernorm", &layer.input_layernorm),
-                ("post_attention_layernorm", &layer.post_attention_layernorm),
+                ("input_layernorm", Some(&layer.input_layernorm)),
+                ("self_attn.q_norm", layer.self_attn.q_norm.as_ref()),
+                ("self_attn.k_norm", layer.self_attn.k_norm.as_ref()),
+                ("post_attention_layernorm", Some(&layer.post_attention_layernorm)),
+                ("pre_feedforward_layernorm", layer.pre_feedforward_layernorm.as_ref()),
+                ("post_feedforward_layernorm", layer.post_feedforward_layernorm.as_ref()),
             ];
-            named.extend(parts.map(|(part, norm)| (format!("model.layers.{index}.{part}.weight"), &norm.weight)));
+            for (part, norm) in parts {
+                named.extend(norm.map(|norm| (format!("model.layers.{index}.{part}.weight"), &norm.weight)));
+            }
         }
         named.push(("model.norm.weight".to_owned(), &self.norm.weight));
         named
+    }
+
+    /// Every linear map of the layers under Hugging Face's name, such as `model.layers.0.self_attn.q_proj`.
+    pub fn linears(&self) -> Vec<(String, &Linear)> {
+        let mut named = Vec::new();
+        for (index, Layer { self_attn, mlp, .. }) in self.layers.iter().enumerate() {
+            let parts = [
+                ("self_attn.q_proj", &self_attn.q_proj),
+                ("self_attn.k_proj", &self_attn.k_proj),
+                ("self_attn.v_proj", &self_attn.v_proj),
+                ("self_attn.o_proj", &self_attn.o_proj),
+                ("mlp.gate_proj", &mlp.gate_proj),
+                ("mlp.up_proj", &mlp.up_proj),
+                ("mlp.down_proj", &mlp.down_proj),
+            ];
+            named.extend(parts.map(|(part, map)| (format!("model.layers.{index}.{part}"), map)));
+        }
+        named
+    }
+
+    /// What the model computes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// The shape of the model.
@@ -141,8 +199,9 @@ impl Decoder {
         &self.config
     }
 
-    pub(super) fn rope(&self) -> &RopeTable {
-        &self.rope
+    /// The angles of each of the architecture's rotary embeddings.
+    pub fn ropes(&self) -> &[RopeTable] {
+        &self.ropes
     }
 
     /// Logits of the token after each position: [batch, seq] to [batch, seq, vocab].
@@ -163,11 +222,15 @@ impl Decoder {
         let [_, seq] = tokens.dims();
         let device = self.embed_tokens.val().device();
         let positions: Vec<usize> = (0..seq).collect();
-        let rotation = self.rope.rotation(&positions, 1, &device);
-        let bias = causal_bias(&self.config, seq, &device);
+        let rotations: Vec<_> = self.ropes.iter().map(|rope| rope.rotation(&positions, 1, &device)).collect();
+        let mut biases: BTreeMap<Option<usize>, Tensor<4>> = BTreeMap::new();
         let mut x = embedding(self.embed_tokens.val(), tokens);
-        for layer in &self.layers {
-            x = layer.forward(x, &rotation, bias.clone());
+        if let Some(scale) = self.architecture.embed_scale {
+            x = x * scale;
+        }
+        for (layer, &LayerKind { window, rope }) in self.layers.iter().zip(&self.architecture.layers) {
+            let bias = biases.entry(window).or_insert_with(|| causal_bias(&self.architecture, window, seq, &device));
+            x = layer.forward(x, &rotations[rope], bias.clone());
         }
         self.norm.forward(x)
     }
@@ -237,7 +300,7 @@ mod tests {
         let model = Decoder::init(&tiny(), 1, &device).unwrap();
         let tokens = Tensor::<2, Int>::from_data([[1, 2, 3], [4, 5, 6]], &device);
         let gradients = model.forward(tokens).square().mean().backward();
-        let gradient = model.layers[0].self_attn.k_proj.val().grad(&gradients).unwrap();
+        let gradient = model.layers[0].self_attn.k_proj.weight.val().grad(&gradients).unwrap();
         assert!(gradient.abs().max().into_scalar::<f32>() > 0.0);
     }
 

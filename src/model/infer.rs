@@ -78,7 +78,7 @@ impl Inference {
             device: embed.device(),
             layers: decoder.layers.iter().map(pack).collect(),
             head: scale_rows(head, decoder.norm.weight.val()),
-            rope: decoder.rope().clone(),
+            rope: decoder.ropes()[0].clone(),
             embed,
             shape,
         }
@@ -193,13 +193,13 @@ fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
 
 fn pack(layer: &Layer) -> Packed {
     let (attention, mlp) = (&layer.self_attn, &layer.mlp);
-    let qkv = [&attention.q_proj, &attention.k_proj, &attention.v_proj].map(|weight| weight.val());
-    let gate_up = [&mlp.gate_proj, &mlp.up_proj].map(|weight| weight.val());
+    let qkv = [&attention.q_proj, &attention.k_proj, &attention.v_proj].map(|map| map.weight.val());
+    let gate_up = [&mlp.gate_proj, &mlp.up_proj].map(|map| map.weight.val());
     Packed {
         qkv: scale_rows(Tensor::cat(qkv.to_vec(), 1), layer.input_layernorm.weight.val()),
-        out: attention.o_proj.val(),
+        out: attention.o_proj.weight.val(),
         gate_up: scale_rows(Tensor::cat(gate_up.to_vec(), 1), layer.post_attention_layernorm.weight.val()),
-        down: mlp.down_proj.val(),
+        down: mlp.down_proj.weight.val(),
     }
 }
 

@@ -1,45 +1,58 @@
 //! One layer of a decoder: attention with grouped heads, then a gated feed-forward block, each behind a norm.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{silu, softmax};
-use burn::tensor::module::linear;
+use burn::tensor::activation::{gelu_approximate, silu, softmax};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::config::ModelConfig;
+use super::architecture::{Activation, Architecture};
+use super::linear::Linear;
 use super::rope::Rotation;
 
 /// Root mean square normalisation with a learnt scale.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
-    /// The scale, [size].
+    /// [size]
     pub weight: Param<Tensor<1>>,
     /// What keeps the root mean square from zero.
     pub epsilon: f64,
+    /// Whether the scale is 1 + weight (Gemma) instead of the weight.
+    pub unit_offset: bool,
 }
 
 impl RmsNorm {
     /// Normalises the last dimension.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let scale = (x.clone().square().mean_dim(D - 1) + self.epsilon).sqrt().recip();
-        x * scale * self.weight.val().unsqueeze()
+        x * scale * self.scale().unsqueeze()
+    }
+
+    /// What normed numbers are multiplied by, [size].
+    pub fn scale(&self) -> Tensor<1> {
+        if self.unit_offset { self.weight.val() + 1.0 } else { self.weight.val() }
     }
 }
 
-/// The projections of attention. Weights lie [in, out] in memory; files hold them [out, in].
+/// Attention with grouped heads.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// [hidden, heads * head]
-    pub q_proj: Param<Tensor<2>>,
+    pub q_proj: Linear,
     /// [hidden, kv_heads * head]
-    pub k_proj: Param<Tensor<2>>,
+    pub k_proj: Linear,
     /// [hidden, kv_heads * head]
-    pub v_proj: Param<Tensor<2>>,
+    pub v_proj: Linear,
     /// [heads * head, hidden]
-    pub o_proj: Param<Tensor<2>>,
+    pub o_proj: Linear,
+    /// The norm of every query head, [head] (Qwen 3, Gemma 3).
+    pub q_norm: Option<RmsNorm>,
+    /// The norm of every key head, [head].
+    pub k_norm: Option<RmsNorm>,
     /// The number of query heads.
     pub heads: usize,
     /// The number of key and value heads.
     pub kv_heads: usize,
+    /// What queries are multiplied by.
+    pub query_scale: f64,
 }
 
 impl Attention {
@@ -47,14 +60,17 @@ impl Attention {
     /// keys, turned, and values: [batch, kv_heads, seq, head].
     pub fn project(&self, x: Tensor<3>, rotation: &Rotation) -> [Tensor<4>; 3] {
         let [batch, seq, _] = x.dims();
-        let split = |weight: &Param<Tensor<2>>, heads: usize| {
-            linear(x.clone(), weight.val(), None).reshape([batch, seq, heads, weight.shape()[1] / heads])
+        let split =
+            |map: &Linear, heads: usize| map.forward(x.clone()).reshape([batch, seq, heads, map.dims()[1] / heads]);
+        let normed = |norm: &Option<RmsNorm>, heads| match norm {
+            Some(norm) => norm.forward(heads),
+            None => heads,
         };
-        let q = rotation.apply(split(&self.q_proj, self.heads));
+        let q = rotation.apply(normed(&self.q_norm, split(&self.q_proj, self.heads)));
         let head = q.dims()[3];
-        let q = q * (head as f64).powf(-0.5);
+        let q = q * self.query_scale;
         let q = q.swap_dims(1, 2).reshape([batch, self.kv_heads, self.heads / self.kv_heads * seq, head]);
-        let k = rotation.apply(split(&self.k_proj, self.kv_heads)).swap_dims(1, 2);
+        let k = rotation.apply(normed(&self.k_norm, split(&self.k_proj, self.kv_heads))).swap_dims(1, 2);
         [q, k, split(&self.v_proj, self.kv_heads).swap_dims(1, 2)]
     }
 
@@ -65,7 +81,7 @@ impl Attention {
         let seq = rows * self.kv_heads / self.heads;
         let mixed = if q.is_autodiff() { mix_tracked(q, k, v, bias) } else { mix(q, k, v, bias) };
         let mixed = mixed.reshape([batch, self.heads, seq, head]).swap_dims(1, 2);
-        linear(mixed.reshape([batch, seq, self.heads * head]), self.o_proj.val(), None)
+        self.o_proj.forward(mixed.reshape([batch, seq, self.heads * head]))
     }
 }
 
@@ -90,22 +106,29 @@ fn mix_tracked(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>) -> Ten
     mixed.clone().narrow(3, 0, head) / mixed.narrow(3, head, 1)
 }
 
-/// The gated feed-forward block. Weights lie [in, out] in memory.
+/// The gated feed-forward block.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// [hidden, intermediate]
-    pub gate_proj: Param<Tensor<2>>,
-    /// [hidden, intermediate]
-    pub up_proj: Param<Tensor<2>>,
-    /// [intermediate, hidden]
-    pub down_proj: Param<Tensor<2>>,
+    /// [hidden, inner]
+    pub gate_proj: Linear,
+    /// [hidden, inner]
+    pub up_proj: Linear,
+    /// [inner, hidden]
+    pub down_proj: Linear,
+    /// The gate's activation.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
 impl Mlp {
-    /// `down(silu(gate(x)) * up(x))`.
+    /// `down(activation(gate(x)) * up(x))`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(linear(x.clone(), self.gate_proj.val(), None));
-        linear(gate * linear(x, self.up_proj.val(), None), self.down_proj.val(), None)
+        let gate = self.gate_proj.forward(x.clone());
+        let gate = match self.activation {
+            Activation::Silu => silu(gate),
+            Activation::GeluTanh => gelu_approximate(gate),
+        };
+        self.down_proj.forward(gate * self.up_proj.forward(x))
     }
 }
 
@@ -116,8 +139,12 @@ pub struct Layer {
     pub input_layernorm: RmsNorm,
     /// Attention.
     pub self_attn: Attention,
-    /// Before the feed-forward block.
+    /// Before the feed-forward block; where there are post norms, behind attention.
     pub post_attention_layernorm: RmsNorm,
+    /// Before the feed-forward block, where there are post norms (Gemma).
+    pub pre_feedforward_layernorm: Option<RmsNorm>,
+    /// Behind the feed-forward block, where there are post norms (Gemma).
+    pub post_feedforward_layernorm: Option<RmsNorm>,
     /// The feed-forward block.
     pub mlp: Mlp,
 }
@@ -126,23 +153,27 @@ impl Layer {
     /// The layer over whole sequences, keys and values being those of the same sequences.
     pub fn forward(&self, x: Tensor<3>, rotation: &Rotation, bias: Tensor<4>) -> Tensor<3> {
         let projected = self.self_attn.project(self.input_layernorm.forward(x.clone()), rotation);
-        self.finish(x, projected, bias)
-    }
-
-    /// The layer from its projections on: attention, residual, feed-forward block, residual.
-    pub fn finish(&self, x: Tensor<3>, projected: [Tensor<4>; 3], bias: Tensor<4>) -> Tensor<3> {
-        let x = x + self.self_attn.attend(projected, bias);
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        x + self.mlp.forward(normed)
+        let attended = self.self_attn.attend(projected, bias);
+        let (Some(before), Some(behind)) = (&self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) else {
+            let x = x + attended;
+            let normed = self.post_attention_layernorm.forward(x.clone());
+            return x + self.mlp.forward(normed);
+        };
+        let x = x + self.post_attention_layernorm.forward(attended);
+        let changed = self.mlp.forward(before.forward(x.clone()));
+        x + behind.forward(changed)
     }
 }
 
-/// The bias that hides the future: [1, 1, group * seq, seq], `group` copies of a triangle.
-pub fn causal_bias(config: &ModelConfig, seq: usize, device: &Device) -> Tensor<4> {
-    let group = config.num_attention_heads / config.kv_heads();
+/// The bias that hides the future, and what lies before the window where there is one: [1, 1, group * seq, seq], `group`
+/// copies of a triangle.
+pub fn causal_bias(architecture: &Architecture, window: Option<usize>, seq: usize, device: &Device) -> Tensor<4> {
+    let group = architecture.group();
     let mut values = vec![0.0_f32; group * seq * seq];
     for (row, columns) in values.chunks_mut(seq).enumerate() {
-        columns[row % seq + 1..].fill(HIDDEN);
+        let place = row % seq;
+        columns[place + 1..].fill(HIDDEN);
+        columns[..(place + 1).saturating_sub(window.unwrap_or(seq))].fill(HIDDEN);
     }
     Tensor::from_data(TensorData::new(values, [1, 1, group * seq, seq]), device)
 }
@@ -165,9 +196,10 @@ mod tests {
             Tensor::<4>::from_data(TensorData::new(numbers, shape), &device).require_grad()
         };
         let (q, k, v) = (draw(1, [2, 2, 10, 4]), draw(2, [2, 2, 5, 4]), draw(3, [2, 2, 5, 4]));
+        let architecture = tiny().architecture();
         let goal = draw(4, [2, 2, 10, 4]);
         let run = |mix: fn(Tensor<4>, Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>| {
-            let mixed = mix(q.clone(), k.clone(), v.clone(), causal_bias(&tiny(), 5, &device));
+            let mixed = mix(q.clone(), k.clone(), v.clone(), causal_bias(&architecture, None, 5, &device));
             let gradients = (mixed.clone() * goal.clone()).sum().backward();
             let mut all: Vec<f32> = mixed.try_into_vec_as().unwrap();
             for leaf in [&q, &k, &v] {

@@ -1,5 +1,6 @@
 //! Models of our own: decoder, tokenizer, chat template, weights in and out, sampling and generation, on burn.
 
+pub mod architecture;
 mod bpe;
 pub mod bundle;
 pub mod chat;
@@ -10,6 +11,7 @@ pub mod generate;
 pub mod infer;
 pub mod kv;
 pub mod layer;
+pub mod linear;
 pub mod prefix;
 mod rope;
 pub mod sample;

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::architecture::Rope;
 use super::infer::Shape;
 
 /// The angles of every position, as a table on the host.
@@ -13,16 +14,15 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// The angles of positions `0..positions` for heads of size `head`, base `theta`.
-    pub fn new(positions: usize, head: usize, theta: f64) -> Self {
-        let half = head / 2;
+    /// The angles of positions `0..positions`.
+    pub fn new(positions: usize, rope: &Rope) -> Self {
         let angles: Vec<f64> = (0..positions)
-            .flat_map(|position| (0..half).map(move |i| position as f64 * theta.powf(-2.0 * i as f64 / head as f64)))
+            .flat_map(|position| rope.frequencies.iter().map(move |frequency| position as f64 * frequency))
             .collect();
         Self {
-            half,
-            cos: angles.iter().map(|a| a.cos() as f32).collect(),
-            sin: angles.iter().map(|a| a.sin() as f32).collect(),
+            half: rope.frequencies.len(),
+            cos: angles.iter().map(|a| (a.cos() * rope.magnitude) as f32).collect(),
+            sin: angles.iter().map(|a| (a.sin() * rope.magnitude) as f32).collect(),
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn turns_the_first_half_with_the_second() {
         let device = Device::flex();
-        let table = RopeTable::new(8, 4, 10_000.0);
+        let table = RopeTable::new(8, &Rope::plain(4, 10_000.0));
         let heads = Tensor::<4>::from_data([[[[1.0, 2.0, 3.0, 4.0]]]], &device);
         let turned: Vec<f32> = table.rotation(&[3], 1, &device).apply(heads).try_into_vec_as().unwrap();
         let (a, b) = (3.0_f64, 0.03_f64); // the angles: 3 * 10000^0 and 3 * 10000^(-1/2)

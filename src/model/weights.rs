@@ -108,7 +108,7 @@ fn collect(decoder: &Decoder) -> Result<Vec<Named>, WeightsError> {
             named.push((name, vec![columns, rows], bytes(&transpose(&values, [rows, columns]))));
         }
     }
-    for (name, param) in decoder.norms() {
+    for (name, param) in decoder.vectors() {
         let values = host(&name, param.val())?;
         named.push((name, vec![values.len()], bytes(&values)));
     }
@@ -183,7 +183,7 @@ mod tests {
         };
         assert_eq!(
             error(&ModelConfig { num_hidden_layers: 3, ..tiny() }),
-            "`FILE` has no tensor `model.layers.2.input_layernorm.weight`"
+            "`FILE` has no tensor `model.layers.2.self_attn.q_proj.weight`"
         );
         assert_eq!(
             error(&ModelConfig { intermediate_size: 32, ..tiny() }),

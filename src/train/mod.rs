@@ -13,6 +13,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod encode;
 pub mod kto;
+pub mod learner;
 pub mod log;
 pub mod loss;
 pub mod optimise;
