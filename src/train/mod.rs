@@ -9,6 +9,7 @@
 //! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models
 //! can be trained at once in one process.
 
+pub mod autodiff;
 pub mod batch;
 pub mod checkpoint;
 pub mod encode;
@@ -74,6 +75,9 @@ pub enum TrainError {
     /// The training was asked to stop; a checkpoint is written.
     #[error("stopped after step {0}")]
     Stopped(u64),
+    /// The device cannot train this, or failed.
+    #[error("the device cannot go on training: {0}")]
+    Device(String),
     /// Threads could not be started.
     #[error("cannot start worker threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),

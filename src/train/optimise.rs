@@ -121,6 +121,11 @@ impl AdamW {
         Self { config, step, moments }
     }
 
+    /// Its constants.
+    pub fn config(&self) -> AdamWConfig {
+        self.config
+    }
+
     /// How many updates it has made.
     pub fn steps(&self) -> u64 {
         self.step
