@@ -349,3 +349,34 @@ mod tests {
         assert!(learner(adapted()).restore(learner(decoder()).state().unwrap()).is_err());
     }
 }
+
+/// On a graphics device, or on a software driver for one (Mesa's lavapipe).
+#[cfg(all(test, feature = "wgpu"))]
+mod wgpu_tests {
+    use super::*;
+    use crate::model::ModelConfig;
+    use crate::train::tests::{decoder, sequences};
+    use burn::tensor::DeviceKind;
+
+    #[test]
+    fn wgpu_trains_as_the_processor_does() {
+        let sequences = sequences(2);
+        let rows: Vec<&Sequence> = sequences.iter().collect();
+        let run = |device: &Device| {
+            let config: ModelConfig = decoder().config().clone();
+            let model = Decoder::init(&config, 3, device).unwrap();
+            let mut learner = AutodiffLearner::new(model, AdamWConfig::default()).unwrap();
+            let slope = |_: usize, values: &[f64]| vec![-0.02; values.len()];
+            let before = learner.accumulate(&rows, 1, &slope, 0).unwrap();
+            let norm = learner.gradient_norm().unwrap();
+            learner.update(1e-3, 1.0).unwrap();
+            (before, norm, learner.log_probs(&rows, Under::Policy).unwrap())
+        };
+        let (before, norm, after) = run(&Device::flex());
+        let (other_before, other_norm, other_after) = run(&Device::wgpu(DeviceKind::DefaultDevice));
+        let close = |a: &f64, b: &f64| (a - b).abs() < 1e-4 * a.abs().max(1.0);
+        assert!(before.iter().zip(&other_before).all(|(a, b)| close(a, b)), "{before:?} {other_before:?}");
+        assert!(after.iter().zip(&other_after).all(|(a, b)| close(a, b)), "{after:?} {other_after:?}");
+        assert!(close(&norm, &other_norm), "{norm} {other_norm}");
+    }
+}
