@@ -1,19 +1,26 @@
-//! The shape of a model: the `config.json` of a Llama, as Hugging Face writes it.
+//! The shape of a model: the `config.json` of its family, as Hugging Face writes it.
+
+mod family;
+mod read;
+mod scaling;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::architecture::{Activation, Architecture, LayerKind, Rope};
+use super::architecture::{Architecture, Rope};
+pub use family::{FAMILIES, FULL, Family, SLIDING};
+use scaling::Scaling;
 
-/// The hyperparameters of a decoder, under the names of `config.json` (`LlamaForCausalLM`).
+/// The hyperparameters of a decoder, under the names of `config.json`.
 ///
-/// Reading ignores names that it does not know, as files of published models carry many, but refuses those settings that
-/// would need another computation than [`crate::model::Decoder`] does: see [`ModelConfig::parse`].
+/// Files of published models say the same in several ways; reading brings them to the flat names that every release of transformers
+/// knows. Names that it does not know are kept, but settings that would need another computation than
+/// [`crate::model::Decoder`] does are refused: see [`ModelConfig::parse`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// The classes that Hugging Face loads the weights into.
-    #[serde(default = "architectures")]
     pub architectures: Vec<String>,
-    /// The family: `llama`.
+    /// The family: `llama`, `qwen2`, `qwen3` or `gemma3_text`.
     pub model_type: String,
     /// The size of a token's vector.
     pub hidden_size: usize,
@@ -34,37 +41,117 @@ pub struct ModelConfig {
     /// The longest sequence, in tokens.
     pub max_position_embeddings: usize,
     /// The base of the rotary position embedding.
-    #[serde(default = "rope_theta")]
     pub rope_theta: f64,
     /// The number that keeps the root mean square from zero.
     pub rms_norm_eps: f64,
     /// Whether the output head is the transposed embedding.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// The activation of the feed-forward block: `silu`.
-    #[serde(default = "hidden_act")]
+    /// The activation of the feed-forward block: `silu`, or `gelu_pytorch_tanh` for Gemma, whose files call it `hidden_activation`.
     pub hidden_act: String,
     /// The token that begins a text, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bos_token_id: Option<u32>,
-    /// The token that ends a message.
+    /// The tokens that end a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eos_token_id: Option<u32>,
+    pub eos_token_id: Option<TokenIds>,
     /// The token that fills a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_token_id: Option<u32>,
+    /// Whether the projections of attention have biases (Qwen 2 has some whatever this says).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub attention_bias: bool,
+    /// Whether the projections of the feed-forward block have biases (Llama).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mlp_bias: bool,
+    /// How the rotary embedding is stretched: `rope_type` and its numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<Map<String, Value>>,
+    /// The base of the rotary embedding of sliding layers, which is never stretched (Gemma 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_local_base_freq: Option<f64>,
+    /// Queries are divided by its root; absent, by the root of the head's size (Gemma 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_pre_attn_scalar: Option<f64>,
+    /// Whether `sliding_window` counts (Qwen).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub use_sliding_window: bool,
+    /// How many tokens a query of a sliding layer sees, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// How many layers see everything before the first sliding one, where `layer_types` does not say it (Qwen).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_window_layers: Option<usize>,
+    /// Every how many layers one sees everything, where `layer_types` does not say it (Gemma 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window_pattern: Option<usize>,
+    /// [`FULL`] or [`SLIDING`] for each layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<String>>,
+    /// What else stood in the file.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
-fn architectures() -> Vec<String> {
-    vec!["LlamaForCausalLM".to_owned()]
+/// One token or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    /// One.
+    One(u32),
+    /// Several.
+    Many(Vec<u32>),
 }
 
-fn rope_theta() -> f64 {
-    10_000.0
+impl TokenIds {
+    /// All of them.
+    pub fn all(&self) -> &[u32] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
 }
 
-fn hidden_act() -> String {
-    "silu".to_owned()
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Default for ModelConfig {
+    /// A Llama without sizes: what a literal begins from.
+    fn default() -> Self {
+        Self {
+            architectures: vec![Family::Llama.class().to_owned()],
+            model_type: Family::Llama.model_type().to_owned(),
+            hidden_size: 0,
+            intermediate_size: 0,
+            num_hidden_layers: 0,
+            num_attention_heads: 0,
+            num_key_value_heads: None,
+            head_dim: None,
+            vocab_size: 0,
+            max_position_embeddings: 0,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: false,
+            hidden_act: Family::Llama.activation().to_owned(),
+            bos_token_id: None,
+            eos_token_id: None,
+            pad_token_id: None,
+            attention_bias: false,
+            mlp_bias: false,
+            rope_scaling: None,
+            rope_local_base_freq: None,
+            query_pre_attn_scalar: None,
+            use_sliding_window: false,
+            sliding_window: None,
+            max_window_layers: None,
+            sliding_window_pattern: None,
+            layer_types: None,
+            extra: Map::new(),
+        }
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -88,8 +175,25 @@ pub enum ConfigError {
     /// A special token that the vocabulary does not hold.
     #[error("`{name}` is {id}, but `vocab_size` is {vocab_size}")]
     TokenOutside { name: &'static str, id: u32, vocab_size: usize },
+    /// A number so large that no model has it.
+    #[error("`{name}` is {value}; at most {limit} is supported")]
+    TooLarge { name: &'static str, value: usize, limit: usize },
+    /// A family that we do not compute.
+    #[error(
+        "`model_type` is `{0}`; supported are `llama`, `qwen2`, `qwen3`, `gemma3_text`, and the text part of `gemma3`"
+    )]
+    Family(String),
+    /// A number of `rope_scaling` that is missing or out of range.
+    #[error("`{name}` of `rope_scaling` must be {problem}")]
+    Scaling { name: &'static str, problem: &'static str },
+    /// Not one kind for each layer.
+    #[error("`layer_types` has {found} entries, but `num_hidden_layers` is {expected}")]
+    LayerTypes { found: usize, expected: usize },
+    /// Layers that see a window of no size.
+    #[error("`layer_types` names `sliding_attention`, but no `sliding_window` is in force")]
+    NoWindow,
     /// A setting that needs a computation that we do not have.
-    #[error("`{name}` is `{found}`; only `{supported}` is supported")]
+    #[error("`{name}` is `{found}`; only `{supported}` {} supported", if supported.contains('`') { "are" } else { "is" })]
     Unsupported { name: &'static str, found: String, supported: &'static str },
 }
 
@@ -98,26 +202,30 @@ impl ModelConfig {
     ///
     /// # Errors
     /// When it is no configuration, when its numbers do not fit together, and when it asks for what this decoder does not
-    /// compute: another `model_type` or `hidden_act`, biases, scaled rotary embeddings.
+    /// compute: another family or activation, soft caps, experts, rotary embeddings that change with the length.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| ConfigError::Syntax(e.to_string()))?;
-        for name in ["attention_bias", "mlp_bias"] {
-            refuse(&value, name, &serde_json::Value::Bool(false), "false")?;
-        }
-        refuse(&value, "rope_scaling", &serde_json::Value::Null, "null")?;
-        let config: Self = serde_json::from_value(value).map_err(|e| ConfigError::Syntax(e.to_string()))?;
-        config.check()?;
-        Ok(config)
+        read::read(text)
     }
 
     /// The text of a `config.json`: the same configuration always gives the same bytes.
-    ///
-    /// # Panics
-    /// Never: a configuration always has a JSON form.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("numbers and strings have a JSON form");
-        text.push('\n');
-        text
+        read::write(self)
+    }
+
+    /// The family.
+    ///
+    /// # Errors
+    /// When it is none that we compute.
+    pub fn family(&self) -> Result<Family, ConfigError> {
+        Family::of(&self.model_type)
+    }
+
+    /// The rotary embedding of the layers that see everything.
+    fn rope(&self) -> Result<Rope, ConfigError> {
+        match &self.rope_scaling {
+            Some(scaling) => Scaling(scaling).rope(self.head_size(), self.rope_theta, self.max_position_embeddings),
+            None => Ok(Rope::plain(self.head_size(), self.rope_theta)),
+        }
     }
 
     /// The number of key and value heads.
@@ -130,60 +238,50 @@ impl ModelConfig {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
-    /// What a decoder of this shape computes. The numbers must fit together: see [`ModelConfig::check`].
+    /// What a decoder of this shape computes.
+    ///
+    /// # Panics
+    /// When the configuration was made by hand and never passed [`ModelConfig::check`].
     pub fn architecture(&self) -> Architecture {
-        let head = self.head_size();
-        Architecture {
-            vocab: self.vocab_size,
-            context: self.max_position_embeddings,
-            hidden: self.hidden_size,
-            inner: self.intermediate_size,
-            heads: self.num_attention_heads,
-            kv_heads: self.kv_heads(),
-            head,
-            epsilon: self.rms_norm_eps,
-            unit_offset: false,
-            activation: Activation::Silu,
-            query_scale: (head as f64).powf(-0.5),
-            embed_scale: None,
-            tied: self.tie_word_embeddings,
-            qkv_bias: false,
-            out_bias: false,
-            mlp_bias: false,
-            qk_norm: false,
-            post_norms: false,
-            ropes: vec![Rope::plain(head, self.rope_theta)],
-            layers: vec![LayerKind { window: None, rope: 0 }; self.num_hidden_layers],
-        }
+        self.family().and_then(|family| family.architecture(self)).expect("a checked configuration")
     }
 
     /// Checks that the numbers fit together; the first that does not is the error.
+    ///
+    /// # Errors
+    /// See [`ModelConfig::parse`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        let family = self.family()?;
         self.check_counts()?;
         self.check_heads()?;
-        for (name, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
-            if !(value.is_finite() && value > 0.0) {
+        let numbers = [
+            ("rope_theta", Some(self.rope_theta)),
+            ("rms_norm_eps", Some(self.rms_norm_eps)),
+            ("rope_local_base_freq", self.rope_local_base_freq),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
                 return Err(ConfigError::NotPositive { name, value });
             }
         }
-        for (name, found, supported) in
-            [("model_type", &self.model_type, "llama"), ("hidden_act", &self.hidden_act, "silu")]
-        {
-            if found != supported {
-                return Err(ConfigError::Unsupported { name, found: found.clone(), supported });
-            }
+        if self.hidden_act != family.activation() {
+            let found = self.hidden_act.clone();
+            return Err(ConfigError::Unsupported { name: "hidden_act", found, supported: family.activation() });
         }
-        let tokens = [
-            ("bos_token_id", self.bos_token_id),
-            ("eos_token_id", self.eos_token_id),
-            ("pad_token_id", self.pad_token_id),
-        ];
-        for (name, id) in tokens {
-            if let Some(id) = id.filter(|&id| id as usize >= self.vocab_size) {
-                return Err(ConfigError::TokenOutside { name, id, vocab_size: self.vocab_size });
-            }
+        self.check_tokens()?;
+        family.architecture(self).map(|_| ())
+    }
+
+    fn check_tokens(&self) -> Result<(), ConfigError> {
+        let ends = self.eos_token_id.as_ref().map_or(&[][..], TokenIds::all);
+        let tokens = ends.iter().map(|&id| ("eos_token_id", id));
+        let tokens = tokens.chain(self.bos_token_id.map(|id| ("bos_token_id", id)));
+        let mut tokens = tokens.chain(self.pad_token_id.map(|id| ("pad_token_id", id)));
+        match tokens.find(|&(_, id)| id as usize >= self.vocab_size) {
+            Some((name, id)) => Err(ConfigError::TokenOutside { name, id, vocab_size: self.vocab_size }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_counts(&self) -> Result<(), ConfigError> {
@@ -195,11 +293,19 @@ impl ModelConfig {
             ("num_key_value_heads", self.kv_heads()),
             ("vocab_size", self.vocab_size),
             ("max_position_embeddings", self.max_position_embeddings),
+            ("head_dim", self.head_dim.unwrap_or(1)),
+            ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
-        match counts.into_iter().find(|&(_, count)| count == 0) {
-            Some((name, _)) => Err(ConfigError::Zero(name)),
-            None => Ok(()),
+        for (name, value) in counts {
+            let limit = if matches!(name, "num_hidden_layers" | "head_dim") { 1 << 16 } else { 1 << 30 };
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+            if value > limit {
+                return Err(ConfigError::TooLarge { name, value, limit });
+            }
         }
+        Ok(())
     }
 
     fn check_heads(&self) -> Result<(), ConfigError> {
@@ -209,7 +315,7 @@ impl ModelConfig {
         }
         multiple(heads, ("num_key_value_heads", self.kv_heads()))?;
         match self.head_size() {
-            0 => Err(ConfigError::Zero("head_dim")),
+            size if size > 1 << 16 => Err(ConfigError::TooLarge { name: "head_dim", value: size, limit: 1 << 16 }),
             size if size % 2 == 1 => Err(ConfigError::OddHead(size)),
             _ => Ok(()),
         }
@@ -223,85 +329,5 @@ fn multiple(left: (&'static str, usize), right: (&'static str, usize)) -> Result
     Err(ConfigError::NotMultiple { left: left.0, left_value: left.1, right: right.0, right_value: right.1 })
 }
 
-fn refuse(
-    value: &serde_json::Value,
-    name: &'static str,
-    only: &serde_json::Value,
-    supported: &'static str,
-) -> Result<(), ConfigError> {
-    match value.get(name) {
-        Some(found) if found != only => Err(ConfigError::Unsupported { name, found: found.to_string(), supported }),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A model small enough for tests: grouped heads, tied embeddings.
-    pub(crate) fn tiny() -> ModelConfig {
-        ModelConfig {
-            architectures: architectures(),
-            model_type: "llama".to_owned(),
-            hidden_size: 16,
-            intermediate_size: 24,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: Some(2),
-            head_dim: None,
-            vocab_size: 20,
-            max_position_embeddings: 64,
-            rope_theta: rope_theta(),
-            rms_norm_eps: 1e-5,
-            tie_word_embeddings: true,
-            hidden_act: hidden_act(),
-            bos_token_id: None,
-            eos_token_id: Some(1),
-            pad_token_id: Some(0),
-        }
-    }
-
-    #[test]
-    fn survives_its_own_json() {
-        let config = tiny();
-        assert_eq!(ModelConfig::parse(&config.to_json()).unwrap(), config);
-    }
-
-    #[test]
-    fn says_which_numbers_do_not_fit() {
-        let error = |change: fn(&mut ModelConfig)| {
-            let mut config = tiny();
-            change(&mut config);
-            ModelConfig::parse(&config.to_json()).unwrap_err().to_string()
-        };
-        assert_eq!(error(|c| c.num_hidden_layers = 0), "`num_hidden_layers` must be at least 1");
-        assert_eq!(
-            error(|c| c.hidden_size = 18),
-            "`hidden_size` is 18, which is no multiple of `num_attention_heads`, 4"
-        );
-        assert_eq!(
-            error(|c| c.num_key_value_heads = Some(3)),
-            "`num_attention_heads` is 4, which is no multiple of `num_key_value_heads`, 3"
-        );
-        assert_eq!(error(|c| c.hidden_size = 12), "`head_dim` is 3, but must be even");
-        assert_eq!(error(|c| c.rms_norm_eps = -1.0), "`rms_norm_eps` is -1, but must be positive");
-        assert_eq!(error(|c| c.eos_token_id = Some(20)), "`eos_token_id` is 20, but `vocab_size` is 20");
-        assert_eq!(error(|c| c.model_type = "gpt2".into()), "`model_type` is `gpt2`; only `llama` is supported");
-    }
-
-    #[test]
-    fn refuses_what_it_would_compute_wrongly_and_ignores_the_rest() {
-        let with = |extra: &str| {
-            let text = tiny().to_json().replacen('{', &format!("{{{extra},"), 1);
-            ModelConfig::parse(&text)
-        };
-        assert_eq!(
-            with(r#""attention_bias": true"#).unwrap_err().to_string(),
-            "`attention_bias` is `true`; only `false` is supported"
-        );
-        assert!(with(r#""rope_scaling": {"type": "linear"}"#).is_err());
-        assert_eq!(with(r#""use_cache": true, "rope_scaling": null"#).unwrap(), tiny());
-        assert!(ModelConfig::parse("[]").is_err());
-    }
-}
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::ChaCha8Rng;
@@ -12,6 +12,7 @@ use super::architecture::{Architecture, LayerKind};
 use super::config::{ConfigError, ModelConfig};
 use super::layer::{Attention, Layer, Mlp, RmsNorm, causal_bias};
 use super::linear::Linear;
+use super::lora::LoraConfig;
 use super::rope::RopeTable;
 
 /// A causal language model.
@@ -34,6 +35,8 @@ pub struct Decoder {
     architecture: Architecture,
     #[module(skip)]
     ropes: Vec<RopeTable>,
+    #[module(skip)]
+    lora: Option<LoraConfig>,
 }
 
 impl Decoder {
@@ -137,7 +140,7 @@ impl Decoder {
             Some(Param::from_tensor(matrix("lm_head.weight".to_owned(), [hidden, shape.vocab])?))
         };
         let ropes = shape.ropes.iter().map(|rope| RopeTable::new(shape.context, rope)).collect();
-        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), architecture: shape, ropes })
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), architecture: shape, ropes, lora: None })
     }
 
     /// Every matrix under Hugging Face's name, adapters excepted.
@@ -175,18 +178,50 @@ impl Decoder {
     pub fn linears(&self) -> Vec<(String, &Linear)> {
         let mut named = Vec::new();
         for (index, Layer { self_attn, mlp, .. }) in self.layers.iter().enumerate() {
-            let parts = [
-                ("self_attn.q_proj", &self_attn.q_proj),
-                ("self_attn.k_proj", &self_attn.k_proj),
-                ("self_attn.v_proj", &self_attn.v_proj),
-                ("self_attn.o_proj", &self_attn.o_proj),
-                ("mlp.gate_proj", &mlp.gate_proj),
-                ("mlp.up_proj", &mlp.up_proj),
-                ("mlp.down_proj", &mlp.down_proj),
+            let maps = [
+                &self_attn.q_proj,
+                &self_attn.k_proj,
+                &self_attn.v_proj,
+                &self_attn.o_proj,
+                &mlp.gate_proj,
+                &mlp.up_proj,
+                &mlp.down_proj,
             ];
-            named.extend(parts.map(|(part, map)| (format!("model.layers.{index}.{part}"), map)));
+            named.extend(LINEARS.iter().zip(maps).map(|(part, map)| (format!("model.layers.{index}.{part}"), map)));
         }
         named
+    }
+
+    /// As [`Decoder::linears`], to change.
+    pub(super) fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut named = Vec::new();
+        for (index, Layer { self_attn, mlp, .. }) in self.layers.iter_mut().enumerate() {
+            let maps = [
+                &mut self_attn.q_proj,
+                &mut self_attn.k_proj,
+                &mut self_attn.v_proj,
+                &mut self_attn.o_proj,
+                &mut mlp.gate_proj,
+                &mut mlp.up_proj,
+                &mut mlp.down_proj,
+            ];
+            named.extend(LINEARS.iter().zip(maps).map(|(part, map)| (format!("model.layers.{index}.{part}"), map)));
+        }
+        named
+    }
+
+    /// What the adapters are, where the model has some.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    pub(super) fn set_lora(&mut self, lora: Option<LoraConfig>) {
+        self.lora = lora;
+    }
+
+    /// The decoder with all its parameters learning, or none of them.
+    pub(super) fn learning(&self, learns: bool) -> Self {
+        self.clone().map(&mut Learning(learns))
     }
 
     /// What the model computes.
@@ -242,6 +277,26 @@ impl Decoder {
             None => self.embed_tokens.val().transpose(),
         };
         linear(hidden, weight, None)
+    }
+}
+
+/// The linear maps of a layer, in the order in which they are listed.
+const LINEARS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+/// Sets whether parameters learn.
+struct Learning(bool);
+
+impl ModuleMapper for Learning {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.set_require_grad(self.0)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod infer;
 pub mod kv;
 pub mod layer;
 pub mod linear;
+pub mod lora;
 pub mod prefix;
 mod rope;
 pub mod sample;

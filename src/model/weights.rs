@@ -31,6 +31,9 @@ pub enum WeightsError {
     /// A tensor of numbers that we do not read.
     #[error("tensor `{name}` in `{path}` holds {found}; only F32 is read")]
     Dtype { path: String, name: String, found: String },
+    /// Adapters have no place among the weights.
+    #[error("the model has adapters; merge them into the weights before writing, or write them as an adapter")]
+    Adapted,
     /// The tensors could not be taken from the device.
     #[error("tensor `{name}` could not be read from the device: {reason}")]
     Device { name: String, reason: String },
@@ -38,6 +41,9 @@ pub enum WeightsError {
 
 /// Writes a decoder's weights: the same weights always give the same bytes.
 pub fn save(decoder: &Decoder, path: &Path) -> Result<(), WeightsError> {
+    if decoder.lora().is_some() {
+        return Err(WeightsError::Adapted);
+    }
     let tensors = collect(decoder)?;
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("four bytes for every number of the shape");
@@ -154,6 +160,17 @@ mod tests {
             save(&loaded, &second).unwrap();
             assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
         }
+    }
+
+    #[test]
+    fn adapters_are_not_lost_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let adapted = crate::model::lora::tests::adapted(&Device::flex());
+        assert!(matches!(save(&adapted, &path), Err(WeightsError::Adapted)) && !path.exists());
+        save(&adapted.merged(), &path).unwrap();
+        let loaded = load(&tiny(), &path, &Device::flex()).unwrap();
+        assert_eq!(logits(&loaded), logits(&adapted.merged()));
     }
 
     #[test]

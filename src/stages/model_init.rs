@@ -7,7 +7,7 @@ use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::examples::SftExample;
 use crate::model::bundle::{self, Bundle};
-use crate::model::config::ModelConfig;
+use crate::model::config::{ModelConfig, TokenIds};
 use crate::model::decoder::Decoder;
 use crate::model::device::device;
 use crate::model::tokenizer::{MIN_VOCABULARY, Tokenizer};
@@ -87,23 +87,16 @@ fn context() -> usize {
 impl ModelInit {
     fn config(&self, vocab_size: usize) -> ModelConfig {
         ModelConfig {
-            architectures: vec!["LlamaForCausalLM".to_owned()],
-            model_type: "llama".to_owned(),
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
             num_hidden_layers: self.layers,
             num_attention_heads: self.heads,
             num_key_value_heads: Some(self.kv_heads),
-            head_dim: None,
             vocab_size,
             max_position_embeddings: self.context,
             rope_theta: self.rope_theta,
-            rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
-            hidden_act: "silu".to_owned(),
-            bos_token_id: None,
-            eos_token_id: None,
-            pad_token_id: None,
+            ..ModelConfig::default()
         }
     }
 }
@@ -162,7 +155,7 @@ base:
         let texts = examples.iter().flat_map(|example| &example.messages).map(|message| message.content.as_str());
         let tokenizer = Tokenizer::train(texts, self.vocab_size)?;
         let mut config = self.config(tokenizer.vocab_size());
-        config.eos_token_id = Some(tokenizer.end());
+        config.eos_token_id = Some(TokenIds::One(tokenizer.end()));
         config.pad_token_id = Some(tokenizer.pad());
         let decoder = Decoder::init(&config, self.seed, &device(context.profile.device())?)?;
         context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);
