@@ -9,7 +9,7 @@ use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::KtoExample;
 use crate::train::batch::TooLong;
 use crate::train::kto::{self, KtoRow, KtoSettings};
-use crate::train::loss::{KtoConstants, KtoLoss};
+use crate::train::objective::{KtoConstants, KtoLoss};
 use crate::train::optimise::AdamWConfig;
 use crate::train::schedule::Schedule;
 use crate::train::weights::{HIGHEST_RATIO, Weight, Weights};

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::batch::{Part, Sequence, parts, rotation, shuffled};
-use super::loss::{KtoConstants, KtoLoss, kl_estimate, kto_loss, rewards};
+use super::loss::{kto_loss, rewards};
+use super::objective::{KtoConstants, KtoLoss, kl_estimate};
 use super::optimise::{Gradients, tracked, untracked};
 use super::step::{
     Measured, Plan, Settings, Trained, Training, check_lengths, device, host, limits, log_probs, sequence_log_probs,

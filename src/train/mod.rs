@@ -17,6 +17,7 @@ pub mod kto;
 pub mod learner;
 pub mod log;
 pub mod loss;
+pub mod objective;
 pub mod optimise;
 pub mod rows;
 pub mod schedule;

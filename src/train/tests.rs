@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use super::batch::Sequence;
 use super::kto::{KtoRow, KtoSettings};
-use super::loss::{KtoConstants, KtoLoss};
+use super::objective::{KtoConstants, KtoLoss};
 use super::optimise::{AdamWConfig, parameters};
 use super::schedule::Schedule;
 use super::step::{Settings, Trained, host};
