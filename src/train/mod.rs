@@ -17,6 +17,7 @@ pub mod learner;
 pub mod log;
 pub mod loss;
 pub mod optimise;
+pub mod plain;
 pub mod rows;
 pub mod schedule;
 pub mod sft;
@@ -74,6 +75,12 @@ pub enum TrainError {
     /// The training was asked to stop; a checkpoint is written.
     #[error("stopped after step {0}")]
     Stopped(u64),
+    /// The device's learner does not train such a model.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The learner's numbers belong to another model.
+    #[error("the state of the training does not fit the model: {0}")]
+    State(String),
     /// Threads could not be started.
     #[error("cannot start worker threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
