@@ -107,9 +107,19 @@ impl Part {
         Self { rows, width, tokens, scored }
     }
 
+    /// The row within the part of each scored token.
+    pub fn scored_rows(&self) -> impl Iterator<Item = usize> {
+        self.scored.iter().map(|(row, _, _)| *row)
+    }
+
+    /// How many scored tokens the tensors hold, with padding.
+    pub fn padded_scored(&self) -> usize {
+        self.scored.len().next_multiple_of(SCORED_STEP).max(SCORED_STEP)
+    }
+
     /// The part as tensors; padding is token 0, which nothing looks at.
     pub fn tensors(&self, device: &Device) -> PartTensors {
-        let (rows, count) = (self.rows.len(), self.scored.len().next_multiple_of(SCORED_STEP).max(SCORED_STEP));
+        let (rows, count) = (self.rows.len(), self.padded_scored());
         let (mut places, mut targets) = (vec![0_i32; count], vec![0_i32; count]);
         let (mut weights, mut membership) = (vec![0.0_f32; count], vec![0.0_f32; rows * count]);
         for (index, (row, place, id)) in self.scored.iter().enumerate() {
@@ -126,16 +136,19 @@ impl Part {
     }
 }
 
-/// Cuts a batch into parts within the limits, longest rows first.
-pub fn parts(batch: &[&Sequence], limits: Limits) -> Vec<Part> {
-    let mut order: Vec<usize> = (0..batch.len()).collect();
-    order.sort_by_key(|row| std::cmp::Reverse(batch[*row].ids.len()));
+/// Cuts a batch into parts within the limits, longest rows first. `group` consecutive rows of the batch stay side by side in
+/// one part.
+pub fn parts(batch: &[&Sequence], group: usize, limits: Limits) -> Vec<Part> {
+    let longest = |first: &usize| batch[*first..*first + group].iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let mut order: Vec<usize> = (0..batch.len()).step_by(group).collect();
+    order.sort_by_key(|first| std::cmp::Reverse(longest(first)));
     let mut rest = order.as_slice();
     let mut parts = Vec::new();
-    while let Some(longest) = rest.first() {
-        let width = limits.padded(batch[*longest].ids.len());
-        let (rows, others) = rest.split_at((limits.tokens / width).clamp(1, rest.len()));
-        parts.push(Part::new(batch, rows.to_vec(), limits));
+    while let Some(first) = rest.first() {
+        let width = limits.padded(longest(first)) * group;
+        let (firsts, others) = rest.split_at((limits.tokens / width).clamp(1, rest.len()));
+        let rows = firsts.iter().flat_map(|first| *first..*first + group).collect();
+        parts.push(Part::new(batch, rows, limits));
         rest = others;
     }
     parts
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn a_scored_token_is_predicted_one_place_before() {
         let (long, short) = (sequence(40, &[0, 5, 39]), sequence(3, &[1, 2]));
-        let parts = parts(&[&short, &long], Limits { tokens: 1 << 20, width: 512 });
+        let parts = parts(&[&short, &long], 1, Limits { tokens: 1 << 20, width: 512 });
         assert_eq!(parts.len(), 1);
         assert_eq!((parts[0].rows.as_slice(), parts[0].width), (&[1, 0][..], 64));
         assert_eq!(parts[0].scored, [(0, 4, 6), (0, 38, 40), (1, 64, 2), (1, 65, 3)]);
@@ -207,7 +220,7 @@ mod tests {
     #[test]
     fn tensors_hold_the_rows_and_their_tokens() {
         let (long, short) = (sequence(4, &[3]), sequence(3, &[1, 2]));
-        let tensors = parts(&[&long, &short], Limits { tokens: 64, width: 512 })[0].tensors(&Device::flex());
+        let tensors = parts(&[&long, &short], 1, Limits { tokens: 64, width: 512 })[0].tensors(&Device::flex());
         assert_eq!(tensors.tokens.dims(), [2, 32]);
         let sums: Vec<f64> = tensors.membership.sum_dim(1).into_data().convert::<f64>().try_to_vec().unwrap();
         assert_eq!(sums, [1.0, 2.0]);
@@ -243,7 +256,7 @@ mod tests {
         ) {
             let sequences: Vec<Sequence> = lengths.iter().map(|length| sequence(*length, &[])).collect();
             let batch: Vec<&Sequence> = sequences.iter().collect();
-            let parts = parts(&batch, Limits { tokens: budget, width: 280 });
+            let parts = parts(&batch, 1, Limits { tokens: budget, width: 280 });
             let mut rows: Vec<usize> = parts.iter().flat_map(|part| part.rows.clone()).collect();
             rows.sort_unstable();
             prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());

@@ -182,7 +182,7 @@ fn step(model: &Decoder, batches: &[&[Prepared]], kto: &KtoSettings, workers: &W
     let mut jobs = Vec::new();
     for (batch, kl) in batches.iter().zip(&kls) {
         let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
-        for part in parts(&sequences, limits(model)) {
+        for part in parts(&sequences, 1, limits(model)) {
             jobs.push((model.clone(), *batch, *kl, part));
         }
     }
@@ -232,7 +232,7 @@ fn part_step<'a>(
     kto: &KtoSettings,
     count: usize,
 ) -> PartResult<'a> {
-    let model = tracked(model);
+    let model = tracked(model, &[]);
     let tensors = part.tensors(&device(&model));
     let rows: Vec<&Prepared> = part.rows.iter().map(|row| &batch[*row]).collect();
     let reference: Vec<f64> = rows.iter().map(|row| row.reference).collect();

@@ -4,8 +4,13 @@
 //! for log-probabilities, computes losses on the host in `f64`, and says how the loss changes with each log-probability; the
 //! learner carries that back to the parameters. What a device keeps between forward and backward pass is its own affair.
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+
 use super::TrainError;
 use super::batch::Sequence;
+use super::optimise::AdamWConfig;
+use super::plain::PlainLearner;
 use crate::model::Decoder;
 
 /// Which weights answer.
@@ -87,4 +92,100 @@ pub struct LearnerState {
     pub parameters: Vec<Vec<f32>>,
     /// The running mean of each parameter's gradient and of its square; `None` where it never had one.
     pub moments: Vec<Option<[Vec<f32>; 2]>>,
+}
+
+impl LearnerState {
+    /// Whether this is the state of parameters of these sizes.
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub fn check(&self, sizes: impl Iterator<Item = usize>) -> Result<(), TrainError> {
+        let sizes: Vec<usize> = sizes.collect();
+        if sizes.len() != self.parameters.len() || sizes.len() != self.moments.len() {
+            let found = self.parameters.len();
+            return Err(TrainError::State(format!("it has {found} parameters instead of {}", sizes.len())));
+        }
+        for (index, (size, values)) in sizes.iter().zip(&self.parameters).enumerate() {
+            let moments = self.moments[index].iter().flatten().map(Vec::len);
+            if let Some(found) = moments.chain([values.len()]).find(|found| found != size) {
+                return Err(TrainError::State(format!("parameter {index} has {found} numbers instead of {size}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a learner needs beside the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LearnerSettings {
+    /// The optimiser's constants.
+    pub adam: AdamWConfig,
+    /// Whether only the layers' inputs are kept for the backward pass, and the rest is computed again.
+    pub checkpointing: bool,
+}
+
+/// A learner for the device that the model's parameters lie on.
+///
+/// # Errors
+/// When the device cannot train this model, or threads cannot be started.
+pub fn open(base: Decoder, settings: LearnerSettings) -> Result<Box<dyn Learner>, TrainError> {
+    Ok(Box::new(PlainLearner::new(base, settings)?))
+}
+
+/// Which of the float parameters are trained, in visiting order: where there are adapters they alone, else all.
+pub fn trained(model: &Decoder) -> Vec<bool> {
+    struct Mark<'a> {
+        adapters: &'a [burn::module::ParamId],
+        found: Vec<bool>,
+    }
+    impl ModuleVisitor for Mark<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.push(self.adapters.is_empty() || self.adapters.contains(&param.id));
+        }
+    }
+    let linears = model.linears();
+    let adapters: Vec<_> = linears
+        .iter()
+        .filter_map(|(_, map)| map.adapter.as_ref())
+        .flat_map(|adapter| [adapter.a.id, adapter.b.id])
+        .collect();
+    let mut mark = Mark { adapters: &adapters, found: Vec::new() };
+    model.visit(&mut mark);
+    mark.found
+}
+
+/// The model without its adapters: what [`Under::Reference`] asks.
+pub fn without_adapters(mut model: Decoder) -> Decoder {
+    for layer in &mut model.layers {
+        let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+        let maps = [
+            &mut attention.q_proj,
+            &mut attention.k_proj,
+            &mut attention.v_proj,
+            &mut attention.o_proj,
+            &mut mlp.gate_proj,
+            &mut mlp.up_proj,
+            &mut mlp.down_proj,
+        ];
+        maps.into_iter().for_each(|map| map.adapter = None);
+    }
+    model
+}
+
+/// Refuses sequences that are longer than the model takes.
+///
+/// # Errors
+/// Names the first of them.
+pub fn check_lengths(limit: usize, sequences: &[&Sequence]) -> Result<(), TrainError> {
+    match sequences.iter().find(|sequence| sequence.ids.len() > limit) {
+        None => Ok(()),
+        Some(Sequence { dialogue, ids, .. }) => {
+            Err(TrainError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit })
+        }
+    }
+}
+
+/// Where a model's parameters lie.
+pub(super) fn device(model: &Decoder) -> Device {
+    model.embed_tokens.val().device()
 }

@@ -9,7 +9,6 @@
 //! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models
 //! can be trained at once in one process.
 
-pub mod autodiff;
 pub mod batch;
 pub mod checkpoint;
 pub mod encode;
@@ -19,6 +18,7 @@ pub mod log;
 pub mod loss;
 pub mod objective;
 pub mod optimise;
+pub mod plain;
 pub mod rows;
 pub mod schedule;
 pub mod sft;
@@ -79,6 +79,12 @@ pub enum TrainError {
     /// The device cannot train this, or failed.
     #[error("the device cannot go on training: {0}")]
     Device(String),
+    /// The device's learner does not train such a model.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The learner's numbers belong to another model.
+    #[error("the state of the training does not fit the model: {0}")]
+    State(String),
     /// Threads could not be started.
     #[error("cannot start worker threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),

@@ -28,6 +28,12 @@ impl Gradients {
         Self(collect.found)
     }
 
+    /// The gradients.
+    #[cfg(test)]
+    pub(super) fn tensors(&self) -> &[Option<Tensor<1>>] {
+        &self.0
+    }
+
     /// Adds gradients of the same module; to none at all, they are the sum.
     pub fn add(&mut self, other: Self) {
         if self.0.is_empty() {
@@ -121,7 +127,7 @@ impl AdamW {
         Self { config, step, moments }
     }
 
-    /// Its constants.
+    /// The settings.
     pub fn config(&self) -> AdamWConfig {
         self.config
     }
@@ -185,16 +191,18 @@ impl ModuleMapper for Update<'_> {
     }
 }
 
-/// The module with every float parameter a fresh tracked leaf on the same memory: what one worker runs forward and
-/// backward without meeting another worker's graph.
-pub fn tracked<M: Module>(module: M) -> M {
-    struct Track;
-    impl ModuleMapper for Track {
+/// The module with its float parameters fresh tracked leaves on the same memory: what one worker runs forward and
+/// backward without meeting another worker's graph. Where `trained` is false (in visiting order; what lies beyond its end is
+/// trained) a parameter gets no gradient.
+pub fn tracked<M: Module>(module: M, trained: &[bool]) -> M {
+    struct Track<'a>(std::slice::Iter<'a, bool>);
+    impl ModuleMapper for Track<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|value| value.without_autodiff().autodiff().require_grad())
+            let wanted = *self.0.next().unwrap_or(&true);
+            param.map(|value| value.without_autodiff().autodiff().set_require_grad(wanted))
         }
     }
-    module.map(&mut Track)
+    module.map(&mut Track(trained.iter()))
 }
 
 /// The module with every float parameter a plain tensor: what is saved, updated, and run without gradients.
@@ -335,7 +343,7 @@ mod tests {
     #[test]
     fn tracking_shares_the_numbers_and_brings_gradients() {
         let module = two([[1.0, 2.0]], [3.0, 4.0]);
-        let first = tracked(module.clone());
+        let first = tracked(module.clone(), &[]);
         let loss = (first.matrix.val().sum() * first.vector.val().sum()).reshape([1]);
         let found = Gradients::backward(&first, &loss);
         assert!((found.norm() - (7.0 * 7.0 * 2.0 + 3.0 * 3.0 * 2.0_f64).sqrt()).abs() < 1e-5);

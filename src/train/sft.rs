@@ -64,9 +64,10 @@ pub fn times(examples: &[Sequence], settings: &Settings) -> Vec<u64> {
 /// Loss and gradient over the rows of one step. The mean is over tokens, so all batches of a step are one.
 fn step(model: &Decoder, rows: &[&Sequence], workers: &Workers) -> Measured {
     let total: usize = rows.iter().map(|row| row.scored_tokens()).sum();
-    let jobs: Vec<(Decoder, Part)> = parts(rows, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
+    let jobs: Vec<(Decoder, Part)> =
+        parts(rows, 1, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
     let work = |(model, part): (Decoder, Part)| {
-        let model = tracked(model);
+        let model = tracked(model, &[]);
         let part = part.tensors(&device(&model));
         let loss = loss::sft_nll(log_probs(&model, &part), part.weights.clone(), total);
         (host(loss.clone())[0], Gradients::backward(&model, &loss))
@@ -103,7 +104,7 @@ mod tests {
             let measured = step(&decoder(), &rows, &Workers::of(count).unwrap());
             (measured.row.loss.to_bits(), measured.gradients.norm().to_bits())
         };
-        assert!(parts(&rows, limits(&decoder())).len() > 4);
+        assert!(parts(&rows, 1, limits(&decoder())).len() > 4);
         let alone = measure(0);
         for count in [1, 2, 5] {
             assert_eq!(measure(count), alone, "{count} workers");
@@ -115,8 +116,8 @@ mod tests {
         let sequences = sequences(12);
         let rows: Vec<&Sequence> = sequences.iter().collect();
         let total = rows.iter().map(|row| row.scored_tokens()).sum();
-        let model = tracked(decoder());
-        let [whole] = &parts(&rows, Limits { tokens: usize::MAX, width: 256 })[..] else { panic!("one part") };
+        let model = tracked(decoder(), &[]);
+        let [whole] = &parts(&rows, 1, Limits { tokens: usize::MAX, width: 256 })[..] else { panic!("one part") };
         let whole = whole.tensors(&device(&model));
         // Without the short cut of scored places: logits everywhere, then the scored ones.
         let logits = model.forward(whole.tokens.clone()); // [rows, width, vocab]

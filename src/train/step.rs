@@ -99,7 +99,7 @@ pub(super) fn log_probs(model: &Decoder, part: &PartTensors) -> Tensor<1> {
 /// Log-probabilities of whole sequences without gradients, in their order.
 pub(super) fn sequence_log_probs(model: &Decoder, sequences: &[&Sequence], workers: &Workers) -> Vec<f64> {
     let jobs: Vec<(Decoder, Part)> =
-        parts(sequences, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
+        parts(sequences, 1, limits(model)).into_iter().map(|part| (model.clone(), part)).collect();
     let results = workers.map(jobs, |(model, part)| {
         let tensors = part.tensors(&device(&model));
         let tokens = log_probs(&model, &tensors);

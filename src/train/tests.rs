@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::batch::Sequence;
 use super::kto::{KtoRow, KtoSettings};
@@ -12,6 +13,7 @@ use super::optimise::{AdamWConfig, parameters};
 use super::schedule::Schedule;
 use super::step::{Settings, Trained, host};
 use super::{TrainError, TrainLog, Watch, kto, sft};
+use crate::model::linear::Adapter;
 use crate::model::{Decoder, ModelConfig};
 
 /// Settings for a short training without checkpoints.
@@ -36,6 +38,26 @@ pub(super) fn decoder() -> Decoder {
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 20, "max_position_embeddings": 256,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
     Decoder::init(&ModelConfig::parse(config).unwrap(), 3, &Device::flex()).unwrap()
+}
+
+/// The decoder with an adapter beside every linear map, none of whose numbers is 0.
+pub(super) fn adapted(mut model: Decoder, rank: usize, dropout: f64) -> Decoder {
+    let draw = |dims: [usize; 2], seed: usize| {
+        let numbers: Vec<f32> =
+            (0..dims[0] * dims[1]).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 250.0 - 0.21).collect();
+        Param::from_tensor(Tensor::<2>::from_data(TensorData::new(numbers, dims), &Device::flex()))
+    };
+    for (index, layer) in model.layers.iter_mut().enumerate() {
+        let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+        let maps = [&mut attention.q_proj, &mut attention.k_proj, &mut attention.v_proj, &mut attention.o_proj];
+        let maps = maps.into_iter().chain([&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj]);
+        for (place, map) in maps.enumerate() {
+            let ([inputs, outputs], seed) = (map.dims(), index * 20 + place * 2);
+            let (a, b) = (draw([inputs, rank], seed), draw([rank, outputs], seed + 1));
+            map.adapter = Some(Adapter { a, b, scale: 1.5, dropout });
+        }
+    }
+    model
 }
 
 /// Counting upwards from a start that differs: learnable, of differing lengths.
