@@ -117,11 +117,19 @@ pub fn list(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
 
 /// Writes a whole file beside its place, syncs it, and renames it there: a reader sees the old bytes or the new.
 pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    write_in_parts(path, |write| write(bytes))
+}
+
+/// As [`write_whole`], for bytes that come in parts: `parts` hands them to the function that it gets. Where it fails, the place is as it was.
+pub fn write_in_parts<E: From<PathError>>(
+    path: impl AsRef<Path>,
+    parts: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let path = path.as_ref();
     let aside = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = Hashed::create(&aside)?;
-    let written = at("write", &aside, file.write_all(bytes));
-    let digest = match written.and_then(|()| file.finish()) {
+    let written = parts(&mut |bytes| at("write", &aside, file.write_all(bytes)));
+    let digest = match written.and_then(|()| Ok(file.finish()?)) {
         Ok(digest) => digest,
         Err(error) => {
             let _ = fs::remove_file(&aside);
@@ -130,7 +138,7 @@ pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     };
     rename(&aside, path)?;
     // The new name counts as a change of the file.
-    digest::renamed(path, &digest)
+    Ok(digest::renamed(path, &digest)?)
 }
 
 /// How many bytes a disk has left; nothing where the system does not say.

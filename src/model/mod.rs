@@ -13,6 +13,7 @@ pub mod kv;
 pub mod layer;
 pub mod linear;
 pub mod lora;
+pub mod numbers;
 pub mod prefix;
 mod rope;
 pub mod sample;

@@ -1,28 +1,56 @@
 //! Rotary position embedding, in the layout of Hugging Face's Llama: the first half of a head turns with the second.
 
+use std::sync::{Arc, OnceLock};
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::architecture::Rope;
 use super::infer::Shape;
 
-/// The angles of every position, as a table on the host.
+/// Positions whose angles are computed together.
+const BLOCK: usize = 1_024;
+
+/// The cosines and sines of every position, as a table on the host. They are computed when a position nearby is first asked for:
+/// models with contexts of 128 thousand tokens are mostly used for short ones.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
-    half: usize,
-    cos: Vec<f32>,
+    rope: Rope,
+    blocks: Arc<[OnceLock<Block>]>,
+}
+
+#[derive(Debug)]
+struct Block {
+    cos: Vec<f32>, // [BLOCK, half]
     sin: Vec<f32>,
 }
 
 impl RopeTable {
-    /// The angles of positions `0..positions`.
+    /// The table of positions `0..positions`.
     pub fn new(positions: usize, rope: &Rope) -> Self {
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|position| rope.frequencies.iter().map(move |frequency| position as f64 * frequency))
+        let blocks = (0..positions.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect();
+        Self { rope: rope.clone(), blocks }
+    }
+
+    /// The cosines and sines of a position's angles, half as many as a head is wide; YaRN's magnitude is in them.
+    ///
+    /// # Panics
+    /// When the position lies beyond the table.
+    pub fn row(&self, position: usize) -> (&[f32], &[f32]) {
+        let (index, place) = (position / BLOCK, position % BLOCK);
+        let block = self.blocks[index].get_or_init(|| self.block(index * BLOCK));
+        let half = self.rope.frequencies.len();
+        let range = place * half..(place + 1) * half;
+        (&block.cos[range.clone()], &block.sin[range])
+    }
+
+    fn block(&self, first: usize) -> Block {
+        let Rope { frequencies, magnitude } = &self.rope;
+        let angles: Vec<f64> = (first..first + BLOCK)
+            .flat_map(|position| frequencies.iter().map(move |frequency| position as f64 * frequency))
             .collect();
-        Self {
-            half: rope.frequencies.len(),
-            cos: angles.iter().map(|a| (a.cos() * rope.magnitude) as f32).collect(),
-            sin: angles.iter().map(|a| (a.sin() * rope.magnitude) as f32).collect(),
+        Block {
+            cos: angles.iter().map(|a| (a.cos() * magnitude) as f32).collect(),
+            sin: angles.iter().map(|a| (a.sin() * magnitude) as f32).collect(),
         }
     }
 
@@ -35,14 +63,14 @@ impl RopeTable {
         let (mut cos, mut sin) = (Vec::with_capacity(size), Vec::with_capacity(size));
         let (mut one_cos, mut one_sin) = (Vec::new(), Vec::new());
         for &position in positions {
-            let range = position * self.half..(position + 1) * self.half;
+            let (row_cos, row_sin) = self.row(position);
             for (heads, scale) in parts {
                 one_cos.clear();
                 one_sin.clear();
-                one_cos.extend(self.cos[range.clone()].iter().map(|x| x * scale));
+                one_cos.extend(row_cos.iter().map(|x| x * scale));
                 one_cos.extend_from_within(..);
-                one_sin.extend(self.sin[range.clone()].iter().map(|x| -x * scale));
-                one_sin.extend(self.sin[range.clone()].iter().map(|x| x * scale));
+                one_sin.extend(row_sin.iter().map(|x| -x * scale));
+                one_sin.extend(row_sin.iter().map(|x| x * scale));
                 for _ in 0..heads {
                     cos.extend_from_slice(&one_cos);
                     sin.extend_from_slice(&one_sin);
@@ -57,16 +85,17 @@ impl RopeTable {
     /// The rotation of `rows` rows of `columns` positions each, row by row. Positions must lie inside the table.
     pub fn rotation(&self, positions: &[usize], rows: usize, device: &Device) -> Rotation {
         let columns = positions.len() / rows.max(1);
-        let mut cos = Vec::with_capacity(positions.len() * self.half * 2);
-        let mut sin = Vec::with_capacity(positions.len() * self.half * 2);
+        let head = self.rope.frequencies.len() * 2;
+        let mut cos = Vec::with_capacity(positions.len() * head);
+        let mut sin = Vec::with_capacity(positions.len() * head);
         for &position in positions {
-            let range = position * self.half..(position + 1) * self.half;
-            cos.extend_from_slice(&self.cos[range.clone()]);
-            cos.extend_from_slice(&self.cos[range.clone()]);
-            sin.extend(self.sin[range.clone()].iter().map(|x| -x));
-            sin.extend_from_slice(&self.sin[range]);
+            let (row_cos, row_sin) = self.row(position);
+            cos.extend_from_slice(row_cos);
+            cos.extend_from_slice(row_cos);
+            sin.extend(row_sin.iter().map(|x| -x));
+            sin.extend_from_slice(row_sin);
         }
-        let shape = [rows, columns, 1, self.half * 2];
+        let shape = [rows, columns, 1, head];
         let tensor = |values| Tensor::from_data(TensorData::new(values, shape), device);
         Rotation { cos: tensor(cos), sin: tensor(sin) }
     }
@@ -108,6 +137,19 @@ mod tests {
         ];
         for (found, expected) in turned.iter().zip(expected) {
             assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_whatever_was_asked_for_before() {
+        let rope = Rope { frequencies: vec![1.0, 0.25], magnitude: 1.5 };
+        let table = RopeTable::new(3_000, &rope);
+        for position in [2_999, 0, 1_024, 1_023, 2_999] {
+            let (cos, sin) = table.row(position);
+            for (pair, frequency) in rope.frequencies.iter().enumerate() {
+                let angle = position as f64 * frequency;
+                assert_eq!((cos[pair], sin[pair]), ((angle.cos() * 1.5) as f32, (angle.sin() * 1.5) as f32));
+            }
         }
     }
 }
