@@ -7,15 +7,15 @@ pub mod chat;
 pub mod config;
 pub mod decoder;
 pub mod device;
-pub mod generate;
-pub mod infer;
-pub mod kv;
+pub mod executor;
 pub mod layer;
 pub mod linear;
 pub mod lora;
 pub mod prefix;
+pub mod pages;
 mod rope;
 pub mod sample;
+pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 

@@ -3,7 +3,6 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::architecture::Rope;
-use super::infer::Shape;
 
 /// The angles of every position, as a table on the host.
 #[derive(Clone, Debug)]
@@ -26,32 +25,10 @@ impl RopeTable {
         }
     }
 
-    /// Cosines and signed sines for packed heads, [tokens, heads + 2 kv_heads, head] flat: queries are turned and scaled by
-    /// 1/sqrt(head), keys turned, values left as they are.
-    pub(super) fn packed(&self, positions: &[usize], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
-        let scale = (shape.head as f32).powf(-0.5);
-        let parts = [(shape.heads, scale), (shape.kv_heads, 1.0)];
-        let size = positions.len() * (shape.heads + 2 * shape.kv_heads) * shape.head;
-        let (mut cos, mut sin) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        let (mut one_cos, mut one_sin) = (Vec::new(), Vec::new());
-        for &position in positions {
-            let range = position * self.half..(position + 1) * self.half;
-            for (heads, scale) in parts {
-                one_cos.clear();
-                one_sin.clear();
-                one_cos.extend(self.cos[range.clone()].iter().map(|x| x * scale));
-                one_cos.extend_from_within(..);
-                one_sin.extend(self.sin[range.clone()].iter().map(|x| -x * scale));
-                one_sin.extend(self.sin[range.clone()].iter().map(|x| x * scale));
-                for _ in 0..heads {
-                    cos.extend_from_slice(&one_cos);
-                    sin.extend_from_slice(&one_sin);
-                }
-            }
-            cos.resize(cos.len() + shape.kv_heads * shape.head, 1.0);
-            sin.resize(sin.len() + shape.kv_heads * shape.head, 0.0);
-        }
-        (cos, sin)
+    /// The cosines and sines of a position's angles. The position must lie inside the table.
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.half..(position + 1) * self.half;
+        (&self.cos[range.clone()], &self.sin[range])
     }
 
     /// The rotation of `rows` rows of `columns` positions each, row by row. Positions must lie inside the table.
