@@ -1,6 +1,7 @@
-//! A model of our own behind [`ChatModel`]: requests queue up and are answered as one batch.
+//! A model of our own behind [`ChatModel`]: requests queue up and are answered together.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::oneshot;
@@ -8,76 +9,80 @@ use tokio::sync::oneshot;
 use super::{ChatModel, ChatRequest, ModelError, Reply};
 use crate::model::bundle::Bundle;
 use crate::model::chat;
-use crate::model::generate::{Counters, GenRequest, Generated, Generator, Stop};
-use crate::model::sample::Draw;
+use crate::model::executor::{self, ExecutorError};
+use crate::model::sample::{Draw, Drawn};
+use crate::model::scheduler::{Counters, Request, Scheduler, Sink, Ticket};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
 /// Bytes of keys and values that a model remembers unless told otherwise.
 pub const REMEMBERED: usize = 512 << 20;
 
-/// A model of our own. Replies come when [`ChatModel::answer_waiting`] is called, all at once and in the order of the
-/// requests, so that what a chat is batched with never depends on timing.
+/// A model of our own. Replies come when [`ChatModel::answer_waiting`] is called, in an order that depends on the requests
+/// alone, so that what a chat is batched with never depends on timing.
 pub struct LocalModel {
     tokenizer: Tokenizer,
-    generator: RefCell<Generator>,
-    queue: RefCell<Vec<Waiting>>,
+    scheduler: RefCell<Scheduler>,
+    waiting: RefCell<BTreeMap<Ticket, Waiting>>,
 }
 
 struct Waiting {
-    request: GenRequest,
+    prompt: usize,
     stops: Vec<String>,
+    ids: Vec<u32>,
     reply: oneshot::Sender<Result<Reply, ModelError>>,
 }
 
 impl LocalModel {
-    /// A model from a bundle that remembers at most `remembered` bytes of keys and values: [`REMEMBERED`] is a good number.
-    pub fn new(bundle: &Bundle, remembered: usize) -> Self {
-        Self {
+    /// A model from a bundle that remembers about `remembered` bytes of keys and values: [`REMEMBERED`] is a good number.
+    ///
+    /// # Errors
+    /// When its weights cannot be read from their device.
+    pub fn new(bundle: &Bundle, remembered: usize) -> Result<Self, ExecutorError> {
+        Ok(Self {
             tokenizer: bundle.tokenizer.clone(),
-            generator: RefCell::new(Generator::new(&bundle.decoder, remembered)),
-            queue: RefCell::new(Vec::new()),
-        }
+            scheduler: RefCell::new(Scheduler::new(executor::of(&bundle.decoder, remembered)?)),
+            waiting: RefCell::default(),
+        })
     }
 
     /// What was computed so far.
     pub fn counters(&self) -> Counters {
-        self.generator.borrow().counters()
+        self.scheduler.borrow().counters()
     }
 
     fn queue(&self, request: ChatRequest) -> Result<oneshot::Receiver<Result<Reply, ModelError>>, ModelError> {
         let ids = chat::encode_prompt(&self.tokenizer, request.messages()).map_err(failed)?;
-        let context = self.generator.borrow().context();
+        let mut scheduler = self.scheduler.borrow_mut();
+        let context = scheduler.layout().context;
         if ids.len() >= context {
             return Err(ModelError::TooLong { tokens: ids.len(), context });
         }
         let sampling = request.sampling;
-        let draw = Draw { temperature: sampling.temperature, top_k: sampling.top_k, top_p: sampling.top_p };
-        let request = GenRequest { ids, max_new: sampling.max_tokens, draw, seed: request.seed };
+        let draw =
+            Draw { temperature: sampling.temperature, top_k: sampling.top_k, top_p: sampling.top_p, ..Draw::default() };
+        let (prompt, max_new, seed) = (ids.len(), sampling.max_tokens, request.seed);
+        let ticket = scheduler.submit(Request { ids, max_new, draw, seed, logprobs: false, guide: None });
         let (reply, receiver) = oneshot::channel();
         let stops = sampling.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
-        self.queue.borrow_mut().push(Waiting { request, stops, reply });
+        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, stops, ids: Vec::new(), reply });
         Ok(receiver)
     }
 
-    fn reply(&self, waiting: &Waiting, generated: Generated) -> Result<Reply, ModelError> {
-        let mut text = self.tokenizer.decode(&generated.ids).map_err(failed)?;
-        let stop = waiting.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
-        if let Some(stop) = stop {
-            text.truncate(stop);
-        }
-        Ok(Reply {
-            text,
-            tool_calls: Vec::new(),
-            prompt_tokens: waiting.request.ids.len() as u64,
-            completion_tokens: generated.ids.len() as u64,
-            cut_off: generated.cut_off && stop.is_none(),
-        })
+    /// Gives up what nobody waits for any more: a dialogue may have been dropped.
+    fn give_up(&self) {
+        self.waiting.borrow_mut().retain(|ticket, waiting| {
+            let wanted = !waiting.reply.is_closed();
+            if !wanted {
+                self.scheduler.borrow_mut().cancel(*ticket);
+            }
+            wanted
+        });
     }
 }
 
 impl ChatModel for LocalModel {
     fn complete(&self, request: ChatRequest) -> LocalBoxFuture<'_, Result<Reply, ModelError>> {
-        // Queued here, not at the first poll: the order of calls is the order of the batch.
+        // Queued here, not at the first poll: the order of calls is the order of the requests.
         let queued = self.queue(request);
         async move {
             queued?.await.unwrap_or_else(|_| Err(ModelError::Failed("it went away before it answered".to_owned())))
@@ -85,40 +90,64 @@ impl ChatModel for LocalModel {
         .boxed_local()
     }
 
+    /// Computes until some request is answered. The dialogues that can go on then may ask again at once, and take the places
+    /// that have become free.
     fn answer_waiting(&self) -> usize {
-        let queue = std::mem::take(&mut *self.queue.borrow_mut());
-        // A dialogue that was given up needs no reply.
-        let queue: Vec<Waiting> = queue.into_iter().filter(|waiting| !waiting.reply.is_closed()).collect();
-        let requests: Vec<GenRequest> = queue.iter().map(|waiting| waiting.request.clone()).collect();
-        let mut stop = ChatStop { tokenizer: &self.tokenizer, queue: &queue };
-        let generated = self.generator.borrow_mut().generate(&requests, &mut stop);
-        let replies: Vec<_> =
-            queue.iter().zip(generated).map(|(waiting, generated)| self.reply(waiting, generated)).collect();
-        let count = queue.len();
-        for (waiting, reply) in queue.into_iter().zip(replies) {
-            // The receiver may be gone by now: then nobody wants the reply.
-            let _ = waiting.reply.send(reply);
+        self.give_up();
+        let mut waiting = self.waiting.borrow_mut();
+        let mut scheduler = self.scheduler.borrow_mut();
+        let mut replies = Replies { tokenizer: &self.tokenizer, waiting: &mut waiting, ended: 0 };
+        while replies.ended == 0 && !scheduler.is_idle() {
+            if let Err(error) = scheduler.step(&mut replies) {
+                let all = std::mem::take(replies.waiting);
+                replies.ended = all.len();
+                for waiting in all.into_values() {
+                    let _ = waiting.reply.send(Err(ModelError::Failed(error.to_string())));
+                }
+            }
         }
-        count
+        replies.ended
     }
 }
 
-/// Ends a reply at a special token, or at one of the request's texts.
-struct ChatStop<'a> {
+/// Ends replies at a special token, or at one of the request's texts, and sends them.
+struct Replies<'a> {
     tokenizer: &'a Tokenizer,
-    queue: &'a [Waiting],
+    waiting: &'a mut BTreeMap<Ticket, Waiting>,
+    ended: usize,
 }
 
-impl Stop for ChatStop<'_> {
-    fn is_over(&mut self, index: usize, ids: &mut Vec<u32>) -> bool {
-        if ids.pop_if(|id| self.tokenizer.is_special(*id)).is_some() {
+impl Sink for Replies<'_> {
+    fn token(&mut self, ticket: Ticket, drawn: Drawn) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return true };
+        if self.tokenizer.is_special(drawn.id) {
             return true;
         }
-        let stops = &self.queue[index].stops;
-        let Some(longest) = stops.iter().map(String::len).max() else { return false };
+        waiting.ids.push(drawn.id);
+        let Some(longest) = waiting.stops.iter().map(String::len).max() else { return false };
         // Every token has at least one byte, so that a text that has just been completed lies in the last few.
-        let tail = &ids[ids.len().saturating_sub(longest + 2)..];
-        self.tokenizer.decode(tail).is_ok_and(|text| stops.iter().any(|stop| text.contains(stop.as_str())))
+        let tail = &waiting.ids[waiting.ids.len().saturating_sub(longest + 2)..];
+        self.tokenizer.decode(tail).is_ok_and(|text| waiting.stops.iter().any(|stop| text.contains(stop.as_str())))
+    }
+
+    fn end(&mut self, ticket: Ticket, cut_off: bool) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        self.ended += 1;
+        let reply = self.tokenizer.decode(&waiting.ids).map_err(failed).map(|mut text| {
+            let stop = waiting.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
+            if let Some(stop) = stop {
+                text.truncate(stop);
+            }
+            Reply {
+                text,
+                tool_calls: Vec::new(),
+                prompt_tokens: waiting.prompt as u64,
+                completion_tokens: waiting.ids.len() as u64,
+                cut_off: cut_off && stop.is_none(),
+            }
+        });
+        // The receiver may be gone by now: then nobody wants the reply.
+        let _ = waiting.reply.send(reply);
     }
 }
 
@@ -141,13 +170,13 @@ mod tests {
 
     fn ask(model: &LocalModel, requests: Vec<ChatRequest>) -> Vec<Result<Reply, ModelError>> {
         let calls: Vec<_> = requests.into_iter().map(|request| model.complete(request)).collect();
-        model.answer_waiting();
+        while model.answer_waiting() > 0 {}
         join_all(calls).now_or_never().unwrap()
     }
 
     #[test]
     fn answers_all_that_wait_and_the_same_request_alike() {
-        let model = LocalModel::new(&untrained(), REMEMBERED);
+        let model = LocalModel::new(&untrained(), REMEMBERED).unwrap();
         let requests: Vec<_> = (0..5).map(|seed| request("italian food in the centre", seed)).collect();
         let together = ask(&model, requests.clone());
         for (request, reply) in requests.into_iter().zip(together) {
@@ -160,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_stop_text_ends_the_reply_and_is_no_part_of_it() {
-        let model = LocalModel::new(&untrained(), REMEMBERED);
+        let model = LocalModel::new(&untrained(), REMEMBERED).unwrap();
         let free = (0..).find_map(|seed| {
             let reply = ask(&model, vec![request("food", seed)]).remove(0).unwrap();
             (reply.text.chars().count() > 8 && !reply.text.contains('\u{fffd}')).then_some((seed, reply))
@@ -176,14 +205,14 @@ mod tests {
 
     #[test]
     fn a_chat_that_fills_the_context_is_too_long() {
-        let model = LocalModel::new(&untrained(), REMEMBERED);
+        let model = LocalModel::new(&untrained(), REMEMBERED).unwrap();
         let reply = ask(&model, vec![request(&"food ".repeat(80), 1)]).remove(0);
         assert!(matches!(reply, Err(ModelError::TooLong { tokens: 80.., context: 64 })), "{reply:?}");
     }
 
     #[test]
     fn a_model_that_goes_away_says_so() {
-        let model = LocalModel::new(&untrained(), REMEMBERED);
+        let model = LocalModel::new(&untrained(), REMEMBERED).unwrap();
         let abandoned = model.complete(request("food", 1));
         drop(abandoned);
         assert_eq!(model.answer_waiting(), 0);

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::architecture::Rope;
-use super::infer::Shape;
 
 /// Positions whose angles are computed together.
 const BLOCK: usize = 1_024;
@@ -35,7 +34,7 @@ impl RopeTable {
     ///
     /// # Panics
     /// When the position lies beyond the table.
-    pub fn row(&self, position: usize) -> (&[f32], &[f32]) {
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let (index, place) = (position / BLOCK, position % BLOCK);
         let block = self.blocks[index].get_or_init(|| self.block(index * BLOCK));
         let half = self.rope.frequencies.len();
@@ -54,34 +53,6 @@ impl RopeTable {
         }
     }
 
-    /// Cosines and signed sines for packed heads, [tokens, heads + 2 kv_heads, head] flat: queries are turned and scaled by
-    /// 1/sqrt(head), keys turned, values left as they are.
-    pub(super) fn packed(&self, positions: &[usize], shape: &Shape) -> (Vec<f32>, Vec<f32>) {
-        let scale = (shape.head as f32).powf(-0.5);
-        let parts = [(shape.heads, scale), (shape.kv_heads, 1.0)];
-        let size = positions.len() * (shape.heads + 2 * shape.kv_heads) * shape.head;
-        let (mut cos, mut sin) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        let (mut one_cos, mut one_sin) = (Vec::new(), Vec::new());
-        for &position in positions {
-            let (row_cos, row_sin) = self.row(position);
-            for (heads, scale) in parts {
-                one_cos.clear();
-                one_sin.clear();
-                one_cos.extend(row_cos.iter().map(|x| x * scale));
-                one_cos.extend_from_within(..);
-                one_sin.extend(row_sin.iter().map(|x| -x * scale));
-                one_sin.extend(row_sin.iter().map(|x| x * scale));
-                for _ in 0..heads {
-                    cos.extend_from_slice(&one_cos);
-                    sin.extend_from_slice(&one_sin);
-                }
-            }
-            cos.resize(cos.len() + shape.kv_heads * shape.head, 1.0);
-            sin.resize(sin.len() + shape.kv_heads * shape.head, 0.0);
-        }
-        (cos, sin)
-    }
-
     /// The rotation of `rows` rows of `columns` positions each, row by row. Positions must lie inside the table.
     pub fn rotation(&self, positions: &[usize], rows: usize, device: &Device) -> Rotation {
         let columns = positions.len() / rows.max(1);
@@ -89,7 +60,7 @@ impl RopeTable {
         let mut cos = Vec::with_capacity(positions.len() * head);
         let mut sin = Vec::with_capacity(positions.len() * head);
         for &position in positions {
-            let (row_cos, row_sin) = self.row(position);
+            let (row_cos, row_sin) = self.at(position);
             cos.extend_from_slice(row_cos);
             cos.extend_from_slice(row_cos);
             sin.extend(row_sin.iter().map(|x| -x));
@@ -145,7 +116,7 @@ mod tests {
         let rope = Rope { frequencies: vec![1.0, 0.25], magnitude: 1.5 };
         let table = RopeTable::new(3_000, &rope);
         for position in [2_999, 0, 1_024, 1_023, 2_999] {
-            let (cos, sin) = table.row(position);
+            let (cos, sin) = table.at(position);
             for (pair, frequency) in rope.frequencies.iter().enumerate() {
                 let angle = position as f64 * frequency;
                 assert_eq!((cos[pair], sin[pair]), ((angle.cos() * 1.5) as f32, (angle.sin() * 1.5) as f32));

@@ -66,7 +66,7 @@ pub fn casting<'c>(
                 bail!("the agent is a `policy`, and the input `policy` is not connected");
             };
             let bundle = Bundle::load(path, &device(context.profile.device())?)?;
-            let model = Rc::new(LocalModel::new(&bundle, REMEMBERED));
+            let model = Rc::new(LocalModel::new(&bundle, REMEMBERED)?);
             local = Some(model.clone());
             model
         }
