@@ -443,6 +443,16 @@ template <class T> DEVICE void scatter_rows(T *out, const T *in, const int *idx,
     for (int i = threadIdx.x * 8; i < h; i += blockDim.x * 8) store8(to + i, load8(in + (i64)blockIdx.x * h + i));
 }
 
+// out[i, h] = s[i] * in[i, h] (out may be in).  grid m, block 128.
+template <class T> DEVICE void scale_rows(T *out, const T *in, const float *s, int h) {
+    float by = s[blockIdx.x];
+    for (int i = threadIdx.x * 8; i < h; i += blockDim.x * 8) {
+        Eight x = load8(in + (i64)blockIdx.x * h + i);
+        for (int j = 0; j < 8; ++j) x.v[j] *= by;
+        store8(out + (i64)blockIdx.x * h + i, x);
+    }
+}
+
 // y[n, m] += b[m].  grid ceil(n * m / 8 / 256), block 256.
 template <class T> DEVICE void bias_add(T *y, const float *b, int n, int m) {
     i64 vector = (i64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -561,6 +571,7 @@ template <class T> DEVICE void transpose(T *out, const T *in, int rows, int colu
     }                                                                                                                          \
     KERNEL gather_rows##SUFFIX(T *out, const T *in, const int *idx, int m, int h) { gather_rows<T>(out, in, idx, h); }         \
     KERNEL scatter_rows##SUFFIX(T *out, const T *in, const int *idx, int m, int h) { scatter_rows<T>(out, in, idx, h); }       \
+    KERNEL scale_rows##SUFFIX(T *out, const T *in, const float *s, int m, int h) { scale_rows<T>(out, in, s, h); }             \
     KERNEL bias_add##SUFFIX(T *y, const float *b, int n, int m) { bias_add<T>(y, b, n, m); }                                   \
     KERNEL bias_bwd##SUFFIX(float *part, const T *dy, int n, int m) { bias_bwd<T>(part, dy, n, m); }                           \
     KERNEL dropout##SUFFIX(T *out, const T *in, i64 count, float p, u64 seed) {                                                \

@@ -111,22 +111,90 @@ DEVICE u64 cut(const Row &row, u64 floor, float top, float scale, u64 enough, u6
     return prefix;
 }
 
-// token[b]: for each row of logits [b, stride] (v are used) the token drawn.
+// The sum of x over a warp.
+DEVICE u64 sum_warp(u64 x) {
+    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    return x;
+}
+
+// Which tokens survive the cuts: those of rank >= floor that are not more than `least` below the likeliest, in heated logits.
+struct Kept {
+    u64 floor;
+    float top, scale, least;
+
+    DEVICE u64 units(const Row &row, int id) const {
+        float x = row.at(id);
+        if (!((x - top) * scale >= least) || rank(x, id) < floor) return 0;
+        return weight(x, top, scale);
+    }
+};
+
+// The token in whose share of the whole `uniform` lies, the kept ones sharing [0, 1) by weight in the order of their ids.
+// Each warp adds up a stretch of ids; the warp in whose stretch it lies walks through that.
+DEVICE void draw(int *chosen, const Row &row, const Kept &kept, float uniform, u64 *scratch) {
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    int share = ((row.v + warps - 1) / warps + WARP - 1) / WARP * WARP;
+    int first = warp * share, end = min(row.v, first + share);
+    u64 sum = 0;
+    for (int id = first + lane; id < end; id += WARP) sum += kept.units(row, id);
+    sum = sum_warp(sum);
+    __syncthreads();
+    if (lane == 0) scratch[warp] = sum;
+    __syncthreads();
+    u64 total = 0, before = 0;
+    for (int w = 0; w < warps; ++w) {
+        total += scratch[w];
+        if (w < warp) before += scratch[w];
+    }
+    u64 goal = (u64)((double)uniform * (double)total);
+    if (goal >= total) goal = total - 1;
+    if (before > goal || before + sum <= goal) return;
+    for (int start = first; start < end; start += WARP) {
+        u64 units = start + lane < end ? kept.units(row, start + lane) : 0, until = units;
+        for (int offset = 1; offset < WARP; offset *= 2) {
+            u64 other = __shfl_up_sync(ALL_LANES, until, offset);
+            if (lane >= offset) until += other;
+        }
+        u32 hits = __ballot_sync(ALL_LANES, before + until > goal);
+        if (hits) {
+            if (lane == 0) *chosen = start + __ffs(hits) - 1;
+            return;
+        }
+        before += __shfl_sync(ALL_LANES, until, WARP - 1);
+    }
+}
+
+// The logarithm of the sum of exponentials of the plain logits; what is no number is left out.
+DEVICE float log_sum(const Row &row, u64 *scratch, float *sums) {
+    float highest = NEGATIVE_INFINITY, sum = 0.0f;
+    for (int id = threadIdx.x; id < row.v; id += blockDim.x) highest = fmaxf(highest, row.logits[id]);
+    u32 bits = (u32)max_block(ordered(highest), scratch);
+    highest = __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+    for (int id = threadIdx.x; id < row.v; id += blockDim.x) {
+        float x = row.logits[id];
+        if (x == x) sum += exp_fast(x - highest);
+    }
+    return highest + logf(sum_block(sum, sums));
+}
+
+// token[b]: for each row of logits [b, v] (rows ld apart) the token drawn.
 //
-// Of each row: repetition penalty (as transformers: penalty[b], bits seen[b, ceil(v / 32)]; both may be null), temperature (0 takes the
-// likeliest, the smallest id on ties), then of the likeliest top_k tokens (0: all), of the likeliest whose probabilities reach
-// top_p (1: all), of those at least min_p times as likely as the likeliest (0: all), one is drawn: the largest of
-// logit / temperature + Gumbel noise, which comes from (seed[b], pos[b], token id) alone. A logit that is no number is impossible.
-// logp[b], where given: the token's log-probability by the plain logits.  temperature .. top_k may be null.
+// Of each row: repetition penalty (as transformers: penalty[b] and bits seen[b, ceil(v / 32)]; both may be null), temperature (0 takes
+// the likeliest, the smallest id on ties), then only the top_k likeliest tokens (0: all), of these the likeliest whose probabilities
+// reach top_p (1: all), of these those at least min_p times as likely as the likeliest (0: all). They share [0, 1) in the order of
+// their ids, by probability; drawn is the one in whose share uniforms[*step, b] lies (row 0 where step is null). A logit that is no number is
+// impossible. logprob[b], where given: the token's log-probability by the plain logits. temperature .. top_k may be null.
+// Weights lighter than 2^-44 of the likeliest are none. Sums are of whole numbers: nothing depends on the order of threads.
 // grid b, block = v <= 16384 ? 256 : 1024.
-KERNEL __launch_bounds__(1024) sample(int *token, float *logp, const float *logits, int stride, const float *temperature,
-                                      const float *top_p, const float *min_p, const int *top_k, const float *penalty,
-                                      const u32 *seen, const u64 *seed, const int *pos, int v) {
+KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *logits, int ld, const float *temperature,
+                                      const float *top_p, const float *min_p, const int *top_k, const float *uniforms,
+                                      const int *step, int b, int v, const float *penalty, const u32 *seen) {
     __shared__ u64 scratch[WARP], bins[256], found[3];
     __shared__ float sums[33];
-    int b = blockIdx.x;
-    bool repeat = seen && penalty && penalty[b] != 1.0f;
-    Row row = {logits + (i64)b * stride, repeat ? seen + (i64)b * ((v + 31) / 32) : nullptr, repeat ? penalty[b] : 1.0f, v};
+    __shared__ int chosen;
+    int i = blockIdx.x;
+    bool repeat = seen && penalty && penalty[i] != 1.0f;
+    Row row = {logits + (i64)i * ld, repeat ? seen + (i64)i * ((v + 31) / 32) : nullptr, repeat ? penalty[i] : 1.0f, v};
     u64 best = 0;
     for (int id = threadIdx.x; id < v; id += blockDim.x) {
         u64 key = rank(row.at(id), id);
@@ -134,65 +202,45 @@ KERNEL __launch_bounds__(1024) sample(int *token, float *logp, const float *logi
     }
     best = max_block(best, scratch);
     int likeliest = (int)~(u32)best;
-    float top = row.at(likeliest), heat = temperature ? temperature[b] : 1.0f;
-    int chosen = likeliest;
+    float top = row.at(likeliest), heat = temperature ? temperature[i] : 1.0f;
+    if (threadIdx.x == 0) chosen = likeliest;
     if (heat > 0.0f && top > NEGATIVE_INFINITY) {
-        float scale = 1.0f / heat;
-        u64 floor = 0;
-        if (top_k && top_k[b] > 0 && top_k[b] < v) floor = cut(row, 0, top, 0.0f, top_k[b], bins, found);
-        if (top_p && top_p[b] < 1.0f) {
-            u64 all = weigh_all(row, floor, top, scale, scratch), enough = (u64)((double)all * fmaxf(top_p[b], 0.0f));
-            floor = cut(row, floor, top, scale, enough > 0 ? enough : 1, bins, found);
+        Kept kept = {0, top, 1.0f / heat, NEGATIVE_INFINITY};
+        if (top_k && top_k[i] > 0 && top_k[i] < v) kept.floor = cut(row, 0, top, 0.0f, top_k[i], bins, found);
+        if (top_p && top_p[i] < 1.0f) {
+            u64 all = weigh_all(row, kept.floor, top, kept.scale, scratch);
+            u64 enough = (u64)ceil((double)all * fmaxf(top_p[i], 0.0f));
+            kept.floor = cut(row, kept.floor, top, kept.scale, enough > 0 ? enough : 1, bins, found);
         }
-        // No noise bridges a gap of 21: it lies between -2.9 and 17.4.
-        float least = -21.0f;
-        if (min_p && min_p[b] > 0.0f) least = fmaxf(least, logf(min_p[b]));
-        best = 0;
-        for (int id = threadIdx.x; id < v; id += blockDim.x) {
-            float x = row.at(id), gap = (x - top) * scale;
-            if (!(gap >= least) || rank(x, id) < floor) continue;
-            uint4 four = philox(seed[b], (u64)(u32)pos[b], id / 4);
-            u32 bits = id % 4 == 0 ? four.x : id % 4 == 1 ? four.y : id % 4 == 2 ? four.z : four.w;
-            u64 key = rank(gap - logf(-logf(unit(bits))), id);
-            best = key > best ? key : best;
-        }
-        best = max_block(best, scratch);
-        chosen = (int)~(u32)best;
+        if (min_p && min_p[i] > 0.0f) kept.least = logf(min_p[i]);
+        draw(&chosen, row, kept, uniforms[step ? (i64)*step * b + i : i], scratch);
     }
-    if (logp) {
-        float highest = NEGATIVE_INFINITY, sum = 0.0f;
-        for (int id = threadIdx.x; id < v; id += blockDim.x) highest = fmaxf(highest, row.logits[id]);
-        u32 highest_bits = (u32)(max_block(ordered(highest), scratch));
-        highest = __uint_as_float(highest_bits & 0x80000000u ? highest_bits & 0x7fffffffu : ~highest_bits);
-        for (int id = threadIdx.x; id < v; id += blockDim.x) {
-            float x = row.logits[id];
-            if (x == x) sum += exp_fast(x - highest);
-        }
-        sum = sum_block(sum, sums);
-        if (threadIdx.x == 0) logp[b] = row.logits[chosen] - highest - logf(sum);
+    __syncthreads();
+    if (logprob) {
+        float whole = log_sum(row, scratch, sums);
+        if (threadIdx.x == 0) logprob[i] = row.logits[chosen] - whole;
     }
-    if (threadIdx.x == 0) token[b] = chosen;
+    if (threadIdx.x == 0) token[i] = chosen;
 }
 
-// What follows a step of decoding, for b sequences: the drawn token becomes the next input (ids), position, number of keys and cache row
-// move on by one, and out_tokens[*step, b] keeps the token; *step moves on too. A sequence with active[b] 0 stays as it is; one that draws a
-// token of stops[stop_count] becomes inactive (stops may be null). seen, where given, gets the token's bit.
+// What follows a step of decoding, for b sequences: the drawn token becomes the next input (ids); position and number of keys
+// move on by one; row is the cache row of the new position, by the page table [b, stride] of pages of 16 tokens.
+// out_tokens[*step, b] and out_logprobs[*step, b] keep the token; *step moves on. seen, where given, gets the token's bit.
+// A sequence with pos < 0 is none: nothing of it changes.
 // grid 1, block = b rounded up to a multiple of 32, b <= 1024.
-KERNEL advance(int *ids, int *pos, int *len, int *row, const int *token, int *active, int *out_tokens, int *step, const int *stops,
-               int stop_count, u32 *seen, int b, int v) {
+KERNEL advance(int *ids, int *pos, int *len, int *row, const int *token, const float *logprob, int *out_tokens,
+               float *out_logprobs, int *step, const int *table, int stride, int b, u32 *seen, int v) {
     int i = threadIdx.x, now = *step;
     __syncthreads();
     if (i == 0) *step = now + 1;
-    if (i >= b) return;
-    int drawn = token[i];
-    if (!active[i]) drawn = -1;
-    if (out_tokens) out_tokens[(i64)now * b + i] = drawn;
-    if (drawn < 0) return;
+    if (i >= b || pos[i] < 0) return;
+    int drawn = token[i], place = pos[i] + 1;
+    out_tokens[(i64)now * b + i] = drawn;
+    if (out_logprobs) out_logprobs[(i64)now * b + i] = logprob[i];
     ids[i] = drawn;
-    pos[i] += 1;
+    pos[i] = place;
     len[i] += 1;
-    row[i] += 1;
+    // The step after the last one may lie behind the table.
+    if (place / 16 < stride) row[i] = table[(i64)i * stride + place / 16] * 16 + place % 16;
     if (seen) seen[(i64)i * ((v + 31) / 32) + drawn / 32] |= 1u << drawn % 32;
-    for (int s = 0; s < stop_count; ++s)
-        if (stops[s] == drawn) active[i] = 0;
 }
