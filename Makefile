@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint synthetic install clean
+.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -37,6 +37,10 @@ bench-toolwoz:
 bench-endpoint:
 	cargo build --release
 	python3 benches/endpoint.py target/release/thresh
+
+# Every CUDA kernel against torch on an NVIDIA GPU: errors, times, floors. The python3 that is found needs torch and CuPy.
+bench-kernels:
+	python3 benches/kernels
 
 # Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
 SHAPE = chain

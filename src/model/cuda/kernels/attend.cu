@@ -40,7 +40,7 @@ typedef float T;
 #ifndef DQ_MI
 #define DQ_MI (HEAD <= 64 ? 2 : 1)
 #define DQ_WARPS (HEAD <= 64 || HEAD > 128 || !BF16 ? 4 : 8)
-#define DQ_KEYS 32
+#define DQ_KEYS (BF16 || HEAD <= 128 ? 32 : 16)
 #endif
 #ifndef DKV_MI
 #define DKV_MI 1

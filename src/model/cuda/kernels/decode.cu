@@ -17,6 +17,7 @@ typedef float T;
 
 #define PAGE 16
 #define WARPS 4
+#define MOST_SPLITS 64
 #define LANES (HEAD >= 64 ? 8 : HEAD / 8)          // of a key
 #define CHUNKS ((HEAD / 8 + LANES - 1) / LANES)    // of eight numbers that a lane has
 #define KEYS (WARP / LANES)                        // that a warp looks at together
@@ -70,6 +71,7 @@ KERNEL __launch_bounds__(WARPS *WARP) NAMED(attend_decode, TYPE, HEAD)(T *o, flo
                                                                        int q_stride, int heads, int kv, float scale, int window,
                                                                        int splits) {
     __shared__ float merged[WARPS][G][HEAD + 2];
+    __shared__ float tops[G * MOST_SPLITS], totals[G * MOST_SPLITS];
     __shared__ int last;
     int b = blockIdx.z, first_head = blockIdx.x * G, key_head = first_head / GROUP;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, place = lane % LANES, slot = lane / LANES;
@@ -206,17 +208,24 @@ KERNEL __launch_bounds__(WARPS *WARP) NAMED(attend_decode, TYPE, HEAD)(T *o, flo
     if (!last) return;
     __threadfence();
     if (threadIdx.x == 0) *counter = 0;
+    // What another block wrote is read past this multiprocessor's own cache.
+    const float *shares = part + ((i64)b * heads + first_head) * splits * (HEAD + 2);
+    for (int i = threadIdx.x; i < G * splits; i += WARPS * WARP) {
+        tops[i] = __ldcg(shares + (i64)i * (HEAD + 2) + HEAD);
+        totals[i] = __ldcg(shares + (i64)i * (HEAD + 2) + HEAD + 1);
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < G * HEAD; i += WARPS * WARP) {
-        int g = i / HEAD, d = i % HEAD, head = first_head + g;
-        const volatile float *shares = part + ((i64)b * heads + head) * splits * (HEAD + 2);
+        int g = i / HEAD, d = i % HEAD;
         float high = NEGATIVE_INFINITY, sum = 0.0f, all = 0.0f;
-        for (int s = 0; s < splits; ++s) high = fmaxf(high, shares[s * (HEAD + 2) + HEAD]);
-        if (high > NEGATIVE_INFINITY)
-            for (int s = 0; s < splits; ++s) {
-                float shrink = exp2_fast(shares[s * (HEAD + 2) + HEAD] - high);
-                sum += shares[s * (HEAD + 2) + d] * shrink;
-                all += shares[s * (HEAD + 2) + HEAD + 1] * shrink;
-            }
-        o[((i64)b * heads + head) * HEAD + d] = from_float<T>(all > 0.0f ? sum / all : 0.0f);
+        for (int s = 0; s < splits; ++s) high = fmaxf(high, tops[g * splits + s]);
+        float base = high == NEGATIVE_INFINITY ? 0.0f : high;
+#pragma unroll 8
+        for (int s = 0; s < splits; ++s) {
+            float by = exp2_fast(tops[g * splits + s] - base);
+            sum += by * __ldcg(shares + (i64)(g * splits + s) * (HEAD + 2) + d);
+            all += by * totals[g * splits + s];
+        }
+        o[((i64)b * heads + first_head + g) * HEAD + d] = from_float<T>(all > 0.0f ? sum / all : 0.0f);
     }
 }

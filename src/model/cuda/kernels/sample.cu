@@ -185,7 +185,7 @@ DEVICE float log_sum(const Row &row, u64 *scratch, float *sums) {
 // their ids, by probability; drawn is the one in whose share uniforms[*step, b] lies (row 0 where step is null). A logit that is no number is
 // impossible. logprob[b], where given: the token's log-probability by the plain logits. temperature .. top_k may be null.
 // Weights lighter than 2^-44 of the likeliest are none. Sums are of whole numbers: nothing depends on the order of threads.
-// grid b, block = v <= 16384 ? 256 : 1024.
+// grid b, block = v <= 1024 ? 256 : 1024.
 KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *logits, int ld, const float *temperature,
                                       const float *top_p, const float *min_p, const int *top_k, const float *uniforms,
                                       const int *step, int b, int v, const float *penalty, const u32 *seen) {
