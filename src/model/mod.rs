@@ -20,6 +20,9 @@ pub mod sample;
 pub mod tokenizer;
 pub mod weights;
 
+#[cfg(test)]
+mod parity_tests;
+
 pub use bundle::Bundle;
 pub use config::{ConfigError, ModelConfig};
 pub use decoder::Decoder;
