@@ -19,6 +19,9 @@ pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 
+#[cfg(test)]
+mod parity_tests;
+
 pub use bundle::Bundle;
 pub use config::{ConfigError, ModelConfig};
 pub use decoder::Decoder;
