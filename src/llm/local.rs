@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{ChatModel, ChatRequest, ModelError, Reply};
 use crate::model::bundle::Bundle;
+use crate::model::calls;
 use crate::model::chat;
 use crate::model::executor::{self, ExecutorError};
 use crate::model::sample::{Draw, Drawn};
@@ -29,6 +30,8 @@ struct Waiting {
     prompt: usize,
     stops: Vec<String>,
     ids: Vec<u32>,
+    /// Whether the reply may call tools.
+    native: bool,
     reply: oneshot::Sender<Result<Reply, ModelError>>,
 }
 
@@ -51,7 +54,9 @@ impl LocalModel {
     }
 
     fn queue(&self, request: ChatRequest) -> Result<oneshot::Receiver<Result<Reply, ModelError>>, ModelError> {
-        let ids = chat::encode_prompt(&self.tokenizer, request.messages()).map_err(failed)?;
+        let native = request.tools.is_some();
+        let tools = request.tools.as_deref().unwrap_or_default();
+        let ids = chat::encode_prompt(&self.tokenizer, &request.messages(), tools).map_err(failed)?;
         let mut scheduler = self.scheduler.borrow_mut();
         let context = scheduler.layout().context;
         if ids.len() >= context {
@@ -64,7 +69,7 @@ impl LocalModel {
         let ticket = scheduler.submit(Request { ids, max_new, draw, seed, logprobs: false, guide: None });
         let (reply, receiver) = oneshot::channel();
         let stops = sampling.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
-        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, stops, ids: Vec::new(), reply });
+        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, stops, ids: Vec::new(), native, reply });
         Ok(receiver)
     }
 
@@ -110,7 +115,7 @@ impl ChatModel for LocalModel {
     }
 }
 
-/// Ends replies at a special token, or at one of the request's texts, and sends them.
+/// Ends replies at a token that ends one, or at one of the request's texts, and sends them.
 struct Replies<'a> {
     tokenizer: &'a Tokenizer,
     waiting: &'a mut BTreeMap<Ticket, Waiting>,
@@ -120,7 +125,7 @@ struct Replies<'a> {
 impl Sink for Replies<'_> {
     fn token(&mut self, ticket: Ticket, drawn: Drawn) -> bool {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return true };
-        if self.tokenizer.is_special(drawn.id) {
+        if self.tokenizer.is_end(drawn.id) {
             return true;
         }
         waiting.ids.push(drawn.id);
@@ -133,14 +138,15 @@ impl Sink for Replies<'_> {
     fn end(&mut self, ticket: Ticket, cut_off: bool) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         self.ended += 1;
-        let reply = self.tokenizer.decode(&waiting.ids).map_err(failed).map(|mut text| {
+        let reply = calls::read_reply(&self.tokenizer, &waiting.ids, waiting.native).map_err(failed);
+        let reply = reply.map(|(mut text, tool_calls)| {
             let stop = waiting.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
             if let Some(stop) = stop {
                 text.truncate(stop);
             }
             Reply {
                 text,
-                tool_calls: Vec::new(),
+                tool_calls,
                 prompt_tokens: waiting.prompt as u64,
                 completion_tokens: waiting.ids.len() as u64,
                 cut_off: cut_off && stop.is_none(),

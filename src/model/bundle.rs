@@ -1,15 +1,13 @@
-//! A model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`, and the chat template in
-//! `tokenizer_config.json`. The files are those that Hugging Face's libraries read.
+//! A model as a folder: `config.json`, `model.safetensors`, and the files that concern text, byte for byte as they came
+//! ([`super::tokenizer::TextFiles`]). The files are those that Hugging Face's libraries read.
 
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde_json::json;
 
-use super::chat;
 use super::config::{ConfigError, ModelConfig};
 use super::decoder::Decoder;
-use super::tokenizer::{SPECIAL, Tokenizer, TokenizerError};
+use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::{self, WeightsError};
 use crate::fs;
 
@@ -51,9 +49,8 @@ impl Bundle {
         let name = || folder.display().to_string();
         let config = ModelConfig::parse(&fs::read_to_string(folder.join("config.json"))?)
             .map_err(|source| BundleError::Config { folder: name(), source })?;
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))
-            .map_err(|source| BundleError::Tokenizer { folder: name(), source })?;
-        let (tokens, vocab_size) = (tokenizer.vocab_size(), config.vocab_size);
+        let tokenizer = Tokenizer::load(folder).map_err(|source| BundleError::Tokenizer { folder: name(), source })?;
+        let (tokens, vocab_size) = (tokenizer.text_size(), config.vocab_size);
         if tokens > vocab_size {
             return Err(BundleError::Vocabulary { folder: name(), tokens, vocab_size });
         }
@@ -64,20 +61,7 @@ impl Bundle {
     /// Writes the folder's files; the same bundle always gives the same bytes.
     pub fn save(&self, folder: &Path) -> Result<(), BundleError> {
         fs::create_dir_all(folder)?;
-        let tokenizer = self
-            .tokenizer
-            .to_json()
-            .map_err(|source| BundleError::Tokenizer { folder: folder.display().to_string(), source })?;
-        fs::write_whole(folder.join("tokenizer.json"), tokenizer.as_bytes())?;
-        let settings = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": self.decoder.config().max_position_embeddings,
-            "pad_token": SPECIAL[0],
-            "eos_token": SPECIAL[1],
-            "clean_up_tokenization_spaces": false,
-            "chat_template": chat::JINJA,
-        });
-        fs::write_whole(folder.join("tokenizer_config.json"), format!("{settings:#}\n").as_bytes())?;
+        self.tokenizer.save(folder)?;
         fs::write_whole(folder.join("config.json"), self.decoder.config().to_json().as_bytes())?;
         weights::save(&self.decoder, &folder.join("model.safetensors"))?;
         Ok(())
@@ -106,7 +90,10 @@ pub(crate) mod tests {
         let names = |path: &Path| -> Vec<_> {
             fs::list(path).unwrap().iter().map(|file| file.file_name().unwrap().to_owned()).collect()
         };
-        assert_eq!(names(&first), ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+        assert_eq!(
+            names(&first),
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        );
         assert_eq!(names(&first), names(&second));
         for name in names(&first) {
             assert_eq!(fs::read(first.join(&name)).unwrap(), fs::read(second.join(&name)).unwrap(), "{name:?}");

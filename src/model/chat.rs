@@ -1,124 +1,182 @@
-//! The chat template: messages to tokens, and which of them are to be learnt.
+//! Chats as tokens: what a model is asked, and what of a chat it is to learn.
+//!
+//! The model's own template writes the chat, and what it takes in can never become a mark (see [`super::tokenizer::marks`]).
 
+use std::borrow::Borrow;
+use std::ops::Range;
+
+use serde_json::{Map, Value, json};
+
+use super::template::{ChatTemplate, Filling, TemplateError};
+use super::tokenizer::marks::{Author, Filled};
 use super::tokenizer::{Tokenizer, TokenizerError};
-use crate::chat::{Message, Role};
-
-/// The template as Hugging Face's `tokenizer_config.json` holds it. It says what [`encode`] does: a role's token, the text,
-/// `<|end|>`; then, where a reply is wanted, the assistant's token.
-pub const JINJA: &str = "{% for message in messages %}<|{{ message.role }}|>\
-    {% if message.role == 'assistant' %}{% generation %}{{ message.content }}<|end|>{% endgeneration %}\
-    {% else %}{{ message.content }}<|end|>{% endif %}{% endfor %}\
-    {% if add_generation_prompt %}<|assistant|>{% endif %}";
+use crate::chat::{Message, Role, ToolCall};
 
 /// A chat as tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedChat {
     /// The tokens.
     pub ids: Vec<u32>,
-    /// For every token whether the assistant writes it: its text and the `<|end|>` behind it. The loss mask.
+    /// For every token whether the assistant writes it: its text, its calls and what ends them. The loss mask.
     pub learnt: Vec<bool>,
 }
 
-impl EncodedChat {
-    fn push(&mut self, ids: &[u32], learnt: bool) {
-        self.ids.extend_from_slice(ids);
-        self.learnt.resize(self.ids.len(), learnt);
-    }
+/// A prompt with its continuation as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// The tokens of both.
+    pub ids: Vec<u32>,
+    /// How many of them are the prompt's.
+    pub prompt: usize,
 }
 
-/// The tokens of a chat.
+/// The tokens of a chat, and which of them the assistant writes.
+///
+/// Where the template marks that (`{% generation %}`), its marks count. Otherwise each of the assistant's messages is what the
+/// chat has more with it than without it: from where the prompt for it ends to the token that ends a reply, as far as there
+/// is one.
 ///
 /// # Errors
-/// When a message calls tools natively: only its text could be encoded, and half of a message is another message.
-pub fn encode<'m>(
+/// When the template refuses the chat, or writes what was said differently once there is more
+/// ([`TemplateError::Rewrites`]): then nothing could be told apart.
+pub fn encode<M: Borrow<Message>>(
     tokenizer: &Tokenizer,
-    messages: impl IntoIterator<Item = &'m Message>,
+    messages: &[M],
+    tools: &[Value],
 ) -> Result<EncodedChat, TokenizerError> {
-    let mut chat = EncodedChat::default();
-    for message in messages {
-        if !message.tool_calls.is_empty() {
-            return Err(TokenizerError::NativeCalls);
+    let chat = Written::new(tokenizer, messages, tools)?;
+    let whole = chat.filled(chat.messages.len(), false)?;
+    let marked = chat.template.marks_generation(!tools.is_empty());
+    let said = if marked { whole.assistant.clone() } else { chat.said(&whole)? };
+    let placed = tokenizer.place_filled(&whole)?;
+    let mut learnt = vec![false; placed.len()];
+    for part in said {
+        let mut inside = tokens_in(&placed, &part);
+        if !marked {
+            // What a template writes behind the end, such as a line break, no model ever does.
+            let end = placed[inside.clone()].iter().rposition(|(id, _)| tokenizer.is_end(*id));
+            inside.end = end.map_or(inside.end, |end| inside.start + end + 1);
         }
-        let learnt = message.role == Role::Assistant;
-        chat.push(&[tokenizer.role(message.role)], false);
-        chat.push(&tokenizer.encode(&message.content)?, learnt);
-        chat.push(&[tokenizer.end()], learnt);
+        learnt[inside].fill(true);
     }
-    Ok(chat)
+    Ok(EncodedChat { ids: placed.into_iter().map(|(id, _)| id).collect(), learnt })
 }
 
-/// The tokens of a chat that the assistant is to continue: the last one is the assistant's.
+/// The tokens of a chat that the assistant is to continue.
 ///
 /// # Errors
-/// As [`encode`].
-pub fn encode_prompt<'m>(
+/// When the template refuses the chat.
+pub fn encode_prompt<M: Borrow<Message>>(
     tokenizer: &Tokenizer,
-    messages: impl IntoIterator<Item = &'m Message>,
+    messages: &[M],
+    tools: &[Value],
 ) -> Result<Vec<u32>, TokenizerError> {
-    let mut ids = encode(tokenizer, messages)?.ids;
-    ids.push(tokenizer.role(Role::Assistant));
-    Ok(ids)
+    let chat = Written::new(tokenizer, messages, tools)?;
+    tokenizer.encode_filled(&chat.filled(chat.messages.len(), true)?)
+}
+
+/// The tokens of a prompt and a continuation, and where the continuation begins: behind what the prompt, encoded as one that the
+/// assistant is to continue, has in common with the whole (TRL 1.16, `kto_trainer.py`).
+///
+/// # Errors
+/// When the template refuses the chat.
+pub fn encode_completion<M: Borrow<Message>>(
+    tokenizer: &Tokenizer,
+    prompt: &[M],
+    completion: &[M],
+    tools: &[Value],
+) -> Result<Completion, TokenizerError> {
+    let messages: Vec<&Message> = prompt.iter().chain(completion).map(Borrow::borrow).collect();
+    let chat = Written::new(tokenizer, &messages, tools)?;
+    let ids = tokenizer.encode_filled(&chat.filled(messages.len(), false)?)?;
+    let start = tokenizer.encode_filled(&chat.filled(prompt.len(), true)?)?;
+    let prompt = ids.iter().zip(&start).take_while(|(left, right)| left == right).count();
+    Ok(Completion { ids, prompt })
+}
+
+/// A chat as its template takes it in.
+struct Written<'a> {
+    tokenizer: &'a Tokenizer,
+    template: &'a ChatTemplate,
+    messages: Vec<Value>,
+    tools: Vec<Value>,
+}
+
+impl<'a> Written<'a> {
+    fn new<M: Borrow<Message>>(
+        tokenizer: &'a Tokenizer,
+        messages: &[M],
+        tools: &[Value],
+    ) -> Result<Self, TemplateError> {
+        let marks = tokenizer.marks();
+        let mut written: Vec<Value> = Vec::with_capacity(messages.len());
+        let mut calls: Vec<&ToolCall> = Vec::new();
+        for message in messages.iter().map(Borrow::borrow) {
+            calls.extend(&message.tool_calls);
+            let called = calls.iter().rev().find(|call| Some(&call.id) == message.tool_call_id.as_ref());
+            let author = match message.role {
+                Role::User | Role::Tool => Author::Outside,
+                Role::System | Role::Assistant => Author::Inside,
+            };
+            written.push(marks.guard_value(&spelt(message, called.copied()), author));
+        }
+        let tools = tools.iter().map(|tool| marks.guard_value(tool, Author::Inside)).collect();
+        Ok(Self { tokenizer, template: tokenizer.template()?, messages: written, tools })
+    }
+
+    /// The first messages as the template writes them.
+    fn filled(&self, count: usize, prompt: bool) -> Result<Filled, TemplateError> {
+        let filling = Filling { messages: &self.messages[..count], tools: &self.tools, prompt };
+        Ok(self.tokenizer.marks().filled(&self.template.fill(filling)?))
+    }
+
+    /// The bytes of the whole chat that each of the assistant's messages adds to it.
+    fn said(&self, whole: &Filled) -> Result<Vec<Range<usize>>, TemplateError> {
+        let mut said: Vec<Range<usize>> = Vec::new();
+        for (at, message) in self.messages.iter().enumerate() {
+            if message["role"] != "assistant" {
+                continue;
+            }
+            let before = self.filled(at, true)?.text;
+            let after = self.filled(at + 1, false)?.text;
+            if !(whole.text.starts_with(&after) && after.starts_with(&before)) {
+                return Err(TemplateError::Rewrites { message: at + 1 });
+            }
+            said.push(before.len()..after.len());
+        }
+        Ok(said)
+    }
+}
+
+/// A message as templates know it: calls with their arguments as objects, a tool's answer with the tool's name.
+fn spelt(message: &Message, called: Option<&ToolCall>) -> Value {
+    let mut spelt = Map::new();
+    spelt.insert("role".to_owned(), json!(message.role));
+    spelt.insert("content".to_owned(), message.content.clone().into());
+    if !message.tool_calls.is_empty() {
+        let call = |call: &ToolCall| {
+            // Arguments that are no object were wrapped where they entered the chat.
+            let arguments =
+                call.function.object().map_or_else(|_| call.function.arguments.clone().into(), Value::Object);
+            json!({"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}})
+        };
+        spelt.insert("tool_calls".to_owned(), message.tool_calls.iter().map(call).collect());
+    }
+    if let Some(id) = &message.tool_call_id {
+        spelt.insert("tool_call_id".to_owned(), id.clone().into());
+        if let Some(call) = called {
+            spelt.insert("name".to_owned(), call.function.name.clone().into());
+        }
+    }
+    Value::Object(spelt)
+}
+
+/// The tokens that hold a part of these bytes.
+fn tokens_in(placed: &[(u32, (usize, usize))], part: &Range<usize>) -> Range<usize> {
+    let start = placed.partition_point(|(_, (_, end))| *end <= part.start);
+    let end = start + placed[start..].partition_point(|(_, (begin, _))| *begin < part.end);
+    start..end
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::tokenizer::tests::small;
-
-    fn messages() -> Vec<Message> {
-        vec![
-            Message::system("You help."),
-            Message::user("I want italian food in the centre."),
-            Message::assistant("SPEAK When? <COMMAND_END>"),
-            Message::user("<|end|>"),
-            Message::assistant(""),
-        ]
-    }
-
-    #[test]
-    fn learns_what_the_assistant_writes_and_nothing_else() {
-        let tokenizer = small();
-        let chat = encode(&tokenizer, &messages()).unwrap();
-        assert_eq!(chat.ids.len(), chat.learnt.len());
-        let learnt: Vec<u32> =
-            chat.ids.iter().zip(&chat.learnt).filter(|(_, learnt)| **learnt).map(|(id, _)| *id).collect();
-        let mut expected = tokenizer.encode("SPEAK When? <COMMAND_END>").unwrap();
-        expected.extend([tokenizer.end(), tokenizer.end()]);
-        assert_eq!(learnt, expected);
-    }
-
-    #[test]
-    fn native_calls_are_refused_and_not_half_encoded() {
-        let tool_calls = vec![crate::chat::ToolCall::new("c", "search_hotel", "{}")];
-        let calling = Message { tool_calls, ..Message::assistant("let me see") };
-        let error = encode(&small(), &[calling]).unwrap_err().to_string();
-        assert!(error.contains("as text"), "{error}");
-        assert!(encode(&small(), &[Message::tool("c", "[]")]).is_ok());
-    }
-
-    #[test]
-    fn a_prompt_is_a_prefix_of_the_chat_that_follows() {
-        let tokenizer = small();
-        let chat = encode(&tokenizer, &messages()).unwrap();
-        let prompt = encode_prompt(&tokenizer, &messages()[..2]).unwrap();
-        assert_eq!(chat.ids[..prompt.len()], prompt);
-    }
-
-    #[test]
-    fn the_jinja_template_says_the_same() {
-        let tokenizer = small();
-        // `generation` only marks what is learnt, and is Hugging Face's own: here it is taken out.
-        let template = JINJA.replace("{% generation %}", "").replace("{% endgeneration %}", "");
-        let safe: Vec<Message> = messages().into_iter().filter(|message| message.content != "<|end|>").collect();
-        let environment = minijinja::Environment::new();
-        let text = environment
-            .render_str(
-                &template,
-                minijinja::value::Serde(serde_json::json!({"messages": safe, "add_generation_prompt": true})),
-            )
-            .unwrap();
-        let hugging_face = tokenizers::Tokenizer::from_bytes(tokenizer.to_json().unwrap()).unwrap();
-        let ids = hugging_face.encode(text, false).unwrap().get_ids().to_vec();
-        assert_eq!(ids, encode_prompt(&tokenizer, &safe).unwrap());
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! Models of our own: decoder, tokenizer, chat template, weights in and out, sampling and generation, on burn.
 
 pub mod architecture;
-mod bpe;
 pub mod bundle;
+pub mod calls;
 pub mod chat;
 pub mod config;
 pub mod decoder;
@@ -16,6 +16,7 @@ pub mod pages;
 mod rope;
 pub mod sample;
 pub mod scheduler;
+pub mod template;
 pub mod tokenizer;
 pub mod weights;
 

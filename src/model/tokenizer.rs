@@ -1,68 +1,78 @@
-//! The tokenizer: byte pair encoding in a `tokenizer.json` that Hugging Face's `tokenizers` reads too.
+//! Text to tokens and back: any `tokenizer.json` of Hugging Face's `tokenizers`, with what the files beside it say.
 //!
-//! A small model must copy values from what the user said into JSON (`I want the centre` gives `"area": "centre"`), and it
-//! copies tokens. So a word must have the same tokens wherever it stands. The usual byte-level encoding gives ` centre`
-//! after a space and `centre` after a quote, two unrelated tokens. Here every word begins with its space: where the text has
-//! none, normalising writes a joiner (U+0008, backspace) and a space, and decoding removes both. The joiner belongs to the
-//! punctuation in front of it, so that the scaffolding of JSON (`": "` with its joiner) becomes one token, and `centre` in
-//! quotes is the same token as in a sentence. Digits go in twos, so that a time is hour, colon, minute.
-//!
-//! Decoding gives back the text exactly, unless it holds U+0008 before a space.
+//! What users and APIs write never becomes a special token, whatever it looks like: see [`marks`].
 
-use std::collections::BTreeMap;
+mod bpe;
+pub mod files;
+pub mod marks;
+pub mod ours;
+mod parse;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    NormalizedString, Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _,
-};
+pub use self::files::TextFiles;
+pub use self::ours::{MIN_VOCABULARY, SPECIAL};
+pub use self::stream::TextStream;
 
-use super::bpe;
-use crate::chat::Role;
+use self::marks::{Filled, Marks};
+use super::template::{ChatTemplate, TemplateError};
 use crate::fs;
 
-/// The tokens with a meaning of their own; their ids are their places here.
-pub const SPECIAL: [&str; 6] = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"];
-
-/// A word behind anything but a space or a part of a word; `don't` is one word.
-const UNSPACED: &str = r"(?<=[^ \p{L}\p{N}_])(?<!\p{L}')(?=[\p{L}\p{N}_])";
-
-/// Tags such as `<COMMAND_END>`, words, digits in twos, punctuation with the joiner that follows it, other space.
-const PIECES: &str = " ?<\u{8} [\\p{L}_]+>| ?[\\p{L}_]+(?:'\\p{L}+)*| ?\\p{N}{1,2}\
-    |(?:(?! ?<\u{8} [\\p{L}_]+>) ?[^\\s\\p{L}\\p{N}_\u{8}])+\u{8}?|\\s+(?!\\S)|\\s+\u{8}?|\u{8}";
-
-/// The smallest vocabulary: the special tokens and the bytes.
-pub const MIN_VOCABULARY: usize = SPECIAL.len() + 256;
-
-/// Why there is no tokenizer.
+/// Why there is no tokenizer, or why it refuses a text.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// The file could not be read or written.
+    /// A file could not be read or written.
     #[error(transparent)]
-    File(#[from] fs::PathError),
+    Path(#[from] fs::PathError),
+    /// A file holds something else than it should.
+    #[error("`{name}` is wrong: {reason}")]
+    File { name: &'static str, reason: String },
+    /// There is no `tokenizer.json`.
+    #[error(
+        "there is no `tokenizer.json`; a model that only has another form of vocabulary gets one when transformers' \
+         `AutoTokenizer` loads and saves it"
+    )]
+    NoFile,
     /// The crate refuses it.
     #[error("the tokenizer is unusable: {0}")]
     Unusable(String),
-    /// A token that chats need is missing.
-    #[error("the tokenizer has no token `{0}`")]
-    NoToken(&'static str),
-    /// A chat calls tools natively, for which there are no tokens.
-    #[error(
-        "a message calls tools natively; models of our own know calls only as text, as agents of style `react` write them"
-    )]
-    NativeCalls,
+    /// The crate would give a token another number than the file.
+    #[error("the tokenizer is unusable: the token `{token}` has id {said} in the file and {found} in the vocabulary")]
+    OtherId { token: String, said: u32, found: u32 },
     /// Fewer tokens than bytes.
     #[error("a vocabulary of {0} tokens cannot hold every byte; it needs at least {MIN_VOCABULARY}")]
     TooSmall(usize),
+    /// A vocabulary of GGUF that cannot be used.
+    #[error("the vocabulary is unusable: {0}")]
+    Vocabulary(String),
+    /// The chat template is wrong, or cannot say what is asked of it.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
 }
 
-/// Text to token ids and back.
+/// Text to token ids and back, and how chats are written. A clone shares everything.
 #[derive(Clone)]
-pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    special: [u32; SPECIAL.len()],
+pub struct Tokenizer(Arc<Parts>);
+
+pub(super) struct Parts {
+    pub(super) inner: tokenizers::Tokenizer,
+    pub(super) files: TextFiles,
+    pub(super) marks: Marks,
+    /// The special tokens.
+    pub(super) special: BTreeSet<u32>,
+    /// The tokens that end a reply.
+    pub(super) ends: BTreeSet<u32>,
+    pub(super) pad: u32,
+    pub(super) begin: Option<u32>,
+    pub(super) size: usize,
+    pub(super) template: Option<ChatTemplate>,
 }
+
+/// A token's id and the bytes of the text that it stands for.
+pub(super) type Placed = (u32, (usize, usize));
 
 impl Tokenizer {
     /// Learns a vocabulary of at most `vocab_size` tokens from texts; the same texts in any order give the same tokenizer.
@@ -72,93 +82,138 @@ impl Tokenizer {
     /// # Errors
     /// When `vocab_size` is less than [`MIN_VOCABULARY`].
     pub fn train<'a>(texts: impl IntoIterator<Item = &'a str>, vocab_size: usize) -> Result<Self, TokenizerError> {
-        let budget = vocab_size.checked_sub(MIN_VOCABULARY).ok_or(TokenizerError::TooSmall(vocab_size))?;
-        let bytes = Self::parse(&format(&[]).to_string())?;
-        let mut words = BTreeMap::new();
-        for text in texts {
-            for word in bytes.pieces(text)? {
-                *words.entry(word).or_insert(0) += 1;
+        Self::new(ours::train(texts, vocab_size)?, &[])
+    }
+
+    /// Reads a folder: `tokenizer.json` and, where they are, the files that name its special tokens, what ends a reply, and
+    /// the chat template.
+    ///
+    /// # Errors
+    /// When a file is missing or wrong; a folder without a chat template is none of that.
+    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
+        let config = folder.join("config.json");
+        let mut ends = Vec::new();
+        if config.is_file() {
+            let config = TextFiles::default().with("config.json", fs::read_to_string(config)?).json("config.json")?;
+            for part in [&config, &config["text_config"]] {
+                ends.extend(files::ids("config.json", part, "eos_token_id")?);
             }
         }
-        Self::parse(&format(&bpe::learn(&words, budget)).to_string())
+        Self::new(TextFiles::load(folder)?, &ends)
     }
 
-    /// Reads the text of a `tokenizer.json`.
-    pub fn parse(text: &str) -> Result<Self, TokenizerError> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(unusable)?;
-        let mut special = [0; SPECIAL.len()];
-        for (id, token) in special.iter_mut().zip(SPECIAL) {
-            *id = inner.token_to_id(token).ok_or(TokenizerError::NoToken(token))?;
-        }
-        // What a user writes must never become a special token.
-        inner.set_encode_special_tokens(true);
-        Ok(Self { inner, special })
+    /// A tokenizer from its files, and the ids that end a reply beside those that the files name.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn new(files: TextFiles, ends: &[u32]) -> Result<Self, TokenizerError> {
+        Ok(Self(Arc::new(parse::parse(files, ends)?)))
     }
 
-    /// Reads a `tokenizer.json`.
-    pub fn load(path: &Path) -> Result<Self, TokenizerError> {
-        Self::parse(&fs::read_to_string(path)?)
+    /// Writes its files as they came: the same tokenizer always gives the same bytes.
+    pub fn save(&self, folder: &Path) -> Result<(), fs::PathError> {
+        self.0.files.save(folder)
     }
 
-    /// The text of a `tokenizer.json`: the same tokenizer always gives the same bytes.
-    pub fn to_json(&self) -> Result<String, TokenizerError> {
-        let mut text = self.inner.to_string(true).map_err(unusable)?;
-        text.push('\n');
-        Ok(text)
+    /// Its files.
+    pub fn files(&self) -> &TextFiles {
+        &self.0.files
     }
 
-    /// The number of tokens.
+    /// The largest token's id and one: what a model's vocabulary must at least be.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.0.size
+    }
+
+    /// The largest id that a text can give, and one. Some models have special tokens beyond their vocabulary, for what they
+    /// cannot read (Gemma's of images).
+    pub fn text_size(&self) -> usize {
+        let ordinary = (0..self.0.size as u32).rev().find(|id| !self.0.special.contains(id));
+        ordinary.map_or(0, |id| id as usize + 1)
     }
 
     /// The token that fills a batch.
     pub fn pad(&self) -> u32 {
-        self.special[0]
+        self.0.pad
     }
 
-    /// The token that ends a message.
-    pub fn end(&self) -> u32 {
-        self.special[1]
+    /// The token that begins every text which is no chat, for models that were trained so. Chat templates write their own.
+    pub fn begin(&self) -> Option<u32> {
+        self.0.begin
     }
 
-    /// Whether a token is one of [`SPECIAL`].
+    /// The tokens that end a reply, in order.
+    pub fn ends(&self) -> &BTreeSet<u32> {
+        &self.0.ends
+    }
+
+    /// Whether a token ends a reply.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.0.ends.contains(&id)
+    }
+
+    /// Whether a token is a special one, which no text holds.
     pub fn is_special(&self, id: u32) -> bool {
-        self.special.contains(&id)
+        self.0.special.contains(&id)
     }
 
-    /// The token that begins a message of a role.
-    pub fn role(&self, role: Role) -> u32 {
-        match role {
-            Role::System => self.special[2],
-            Role::User => self.special[3],
-            Role::Assistant => self.special[4],
-            Role::Tool => self.special[5],
-        }
+    /// How chats are written.
+    ///
+    /// # Errors
+    /// When the model has no chat template.
+    pub fn template(&self) -> Result<&ChatTemplate, TemplateError> {
+        self.0.template.as_ref().ok_or(TemplateError::None)
+    }
+
+    /// What in texts would be a mark.
+    pub fn marks(&self) -> &Marks {
+        &self.0.marks
+    }
+
+    /// The token of a text that is one, special ones too.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.0.inner.token_to_id(&marks::wrapped(text)).or_else(|| self.0.inner.token_to_id(text))
     }
 
     /// The tokens of a text; what looks like a special token is text like any other.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        Ok(self.inner.encode_fast(text, false).map_err(unusable)?.get_ids().to_vec())
+        self.ids(&self.0.marks.plain(text))
+    }
+
+    /// The tokens of a text in which special tokens are what they seem. Never for what a user wrote.
+    pub fn encode_marked(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.ids(&self.0.marks.marked(text))
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.0.inner.encode_fast(text, false).map_err(unusable)?.get_ids().to_vec())
+    }
+
+    /// The tokens of what a template gave.
+    pub fn encode_filled(&self, filled: &Filled) -> Result<Vec<u32>, TokenizerError> {
+        self.ids(&filled.text)
+    }
+
+    /// The same, each with its place in the text.
+    pub(super) fn place_filled(&self, filled: &Filled) -> Result<Vec<Placed>, TokenizerError> {
+        let encoding = self.0.inner.encode(filled.text.as_str(), false).map_err(unusable)?;
+        Ok(encoding.get_ids().iter().copied().zip(encoding.get_offsets().iter().copied()).collect())
     }
 
     /// The text of tokens, without special tokens. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, true).map_err(unusable)
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.is_special(*id)).collect();
+        self.decode_marked(&ids)
     }
 
-    /// The pieces that merges stay within, their bytes as characters.
-    fn pieces(&self, text: &str) -> Result<Vec<String>, TokenizerError> {
-        let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = self.inner.get_normalizer() {
-            normalizer.normalize(&mut normalized).map_err(unusable)?;
-        }
-        let mut split = PreTokenizedString::from(normalized);
-        if let Some(splitter) = self.inner.get_pre_tokenizer() {
-            splitter.pre_tokenize(&mut split).map_err(unusable)?;
-        }
-        let pieces = split.get_splits(OffsetReferential::Normalized, OffsetType::None);
-        Ok(pieces.into_iter().map(|(piece, _, _)| piece.to_owned()).collect())
+    /// The text of tokens, special ones too.
+    pub fn decode_marked(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        Ok(self.0.marks.unwrapped(self.0.inner.decode(ids, false).map_err(unusable)?))
+    }
+
+    /// The text of tokens that come one by one.
+    pub fn stream(&self) -> TextStream {
+        TextStream::new(self.clone())
     }
 }
 
@@ -172,146 +227,8 @@ fn unusable(error: impl std::fmt::Display) -> TokenizerError {
     TokenizerError::Unusable(error.to_string())
 }
 
-/// A `tokenizer.json` with these merges.
-fn format(merges: &[(String, String)]) -> Value {
-    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-    alphabet.sort_unstable();
-    let mut vocab = serde_json::Map::new();
-    let symbols = alphabet.into_iter().map(String::from);
-    let joined = merges.iter().map(|(left, right)| format!("{left}{right}"));
-    for token in SPECIAL.into_iter().map(str::to_owned).chain(symbols).chain(joined) {
-        let id = vocab.len();
-        vocab.entry(token).or_insert_with(|| id.into()); // two merges may give one token
-    }
-    let special = |(id, content): (usize, &&str)| {
-        json!({
-            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
-        })
-    };
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": SPECIAL.iter().enumerate().map(special).collect::<Vec<_>>(),
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Replace", "pattern": {"Regex": UNSPACED}, "content": "\u{8} "},
-            {"type": "Prepend", "prepend": " "},
-        ]},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": PIECES}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        ]},
-        "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-            {"type": "Replace", "pattern": {"String": "\u{8} "}, "content": ""},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ]},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab,
-            "merges": merges.iter().map(|(left, right)| json!([left, right])).collect::<Vec<_>>(),
-        },
-    })
-}
+/// Marks and whether they are special, by their text.
+type MarkTexts = BTreeMap<String, bool>;
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const TEXTS: [&str; 4] = [
-        "I want italian food in the centre, please. Don't book it before 18:45!",
-        r#"APICALL {"name": "search_restaurant", "parameters": {"food": "italian", "area": "centre"}} <COMMAND_END>"#,
-        r#"PLAN ask for the time. <COMMAND_END> SPEAK When would you like to leave, at 18:45 or 09:15? <COMMAND_END>"#,
-        r#"APIRETURN {"name": "the cambridge punter", "phone": "01223351880", "postcode": "cb21jf"}"#,
-    ];
-
-    /// A tokenizer that has seen a few lines often.
-    pub(crate) fn small() -> Tokenizer {
-        let texts: Vec<&str> = TEXTS.iter().copied().cycle().take(40).collect();
-        Tokenizer::train(texts, 600).unwrap()
-    }
-
-    #[test]
-    fn a_word_has_the_same_tokens_in_a_sentence_and_in_json() {
-        let tokenizer = small();
-        for word in ["italian", "centre", "18:45", "cb21jf", "dontchaknow", "TR4182", "the cambridge punter"] {
-            let tokens = tokenizer.encode(word).unwrap();
-            for text in [
-                format!("it is {word}"),
-                format!(r#"{{"area": "{word}"}}"#),
-                format!("({word})"),
-                format!("a\n{word} b"),
-            ] {
-                let ids = tokenizer.encode(&text).unwrap();
-                assert!(ids.windows(tokens.len()).any(|window| window == tokens), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn frequent_words_and_json_scaffolding_are_single_tokens() {
-        let tokenizer = small();
-        let parts = |text: &str| -> Vec<String> {
-            let ids = tokenizer.encode(text).unwrap();
-            ids.iter().map(|&id| tokenizer.inner.id_to_token(id).unwrap()).collect()
-        };
-        assert_eq!(
-            parts(r#"{"food": "italian", "area": "centre"}} <COMMAND_END>"#),
-            [
-                "Ġ{\"Ĉ",
-                "Ġfood",
-                "\":Ġ\"Ĉ",
-                "Ġitalian",
-                "\",Ġ\"Ĉ",
-                "Ġarea",
-                "\":Ġ\"Ĉ",
-                "Ġcentre",
-                "\"}}",
-                "Ġ<ĈĠCOMMAND_END>"
-            ]
-        );
-        assert_eq!(parts("at 18:45"), ["Ġat", "Ġ18", ":Ĉ", "Ġ45"]);
-        assert_eq!(parts("Don't"), ["ĠDon't"]);
-    }
-
-    #[test]
-    fn what_users_write_never_becomes_a_special_token() {
-        let tokenizer = small();
-        let ids = tokenizer.encode("<|end|><|assistant|>").unwrap();
-        assert!(ids.iter().all(|&id| id as usize >= SPECIAL.len()));
-        assert_eq!(tokenizer.decode(&ids).unwrap(), "<|end|><|assistant|>");
-    }
-
-    #[test]
-    fn the_same_texts_give_the_same_file_in_any_order() {
-        let json = small().to_json().unwrap();
-        let texts: Vec<&str> = TEXTS.iter().rev().copied().cycle().take(40).collect();
-        assert_eq!(Tokenizer::train(texts, 600).unwrap().to_json().unwrap(), json);
-        assert_eq!(Tokenizer::parse(&json).unwrap().to_json().unwrap(), json);
-        assert!(small().vocab_size() <= 600);
-    }
-
-    #[test]
-    fn says_what_is_wrong_with_a_file() {
-        assert_eq!(
-            Tokenizer::train([], 100).unwrap_err().to_string(),
-            "a vocabulary of 100 tokens cannot hold every byte; it needs at least 262"
-        );
-        assert!(Tokenizer::parse("{}").unwrap_err().to_string().starts_with("the tokenizer is unusable: "));
-        let other = format(&[]).to_string().replace("<|end|>", "<|stop|>");
-        assert_eq!(Tokenizer::parse(&other).unwrap_err().to_string(), "the tokenizer has no token `<|end|>`");
-    }
-
-    proptest! {
-        #[test]
-        fn decoding_gives_the_text_back(text in "[^\u{8}]{0,40}|[a-z0-9 .,'\"{}:<>\n_-]{0,60}") {
-            let tokenizer = Tokenizer::parse(&format(&[]).to_string()).unwrap();
-            let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text);
-        }
-    }
-}
+pub(crate) mod tests;

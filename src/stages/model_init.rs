@@ -10,7 +10,7 @@ use crate::model::bundle::{self, Bundle};
 use crate::model::config::{ModelConfig, TokenIds};
 use crate::model::decoder::Decoder;
 use crate::model::device::device;
-use crate::model::tokenizer::{MIN_VOCABULARY, Tokenizer};
+use crate::model::tokenizer::{MIN_VOCABULARY, SPECIAL, Tokenizer};
 
 const EXAMPLES: Port<SftExample> = Port::new("examples");
 const MODEL: Folder = Folder::new("model", bundle::FORMAT);
@@ -103,7 +103,7 @@ impl ModelInit {
 
 impl Stage for ModelInit {
     const KIND: &'static str = "model.init";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 base:
   kind: model.init
@@ -155,7 +155,7 @@ base:
         let texts = examples.iter().flat_map(|example| &example.messages).map(|message| message.content.as_str());
         let tokenizer = Tokenizer::train(texts, self.vocab_size)?;
         let mut config = self.config(tokenizer.vocab_size());
-        config.eos_token_id = Some(TokenIds::One(tokenizer.end()));
+        config.eos_token_id = tokenizer.token(SPECIAL[1]).map(TokenIds::One);
         config.pad_token_id = Some(tokenizer.pad());
         let decoder = Decoder::init(&config, self.seed, &device(context.profile.device())?)?;
         context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);

@@ -1,12 +1,13 @@
 //! Training examples to token sequences. Nothing is cut: an example that is too long stops the training or is left out, as
 //! the caller says, and is counted.
 
+use serde_json::Value;
+
 use super::batch::{Sequence, TooLong};
 use super::kto::KtoRow;
 use super::rows::{Fate, TrainRow};
-use crate::chat::Message;
 use crate::examples::{KtoExample, SftExample};
-use crate::model::chat::{encode, encode_prompt};
+use crate::model::chat::{Completion, encode, encode_completion};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
 /// Why examples cannot be encoded.
@@ -27,6 +28,9 @@ pub enum EncodeError {
         /// How many examples are too long.
         count: usize,
     },
+    /// An example's `tools` are no list of definitions.
+    #[error("the `tools` of an example are no list of function schemas: {0}")]
+    Tools(String),
     /// The tokenizer refuses a text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -59,10 +63,10 @@ pub fn sft(
     too_long: TooLong,
 ) -> Result<Encoded<Sequence>, EncodeError> {
     let one = |example: &SftExample| {
-        let chat = encode(tokenizer, &example.messages)?;
+        let chat = encode(tokenizer, &example.messages, &tools(example.tools.as_deref())?)?;
         Ok(Sequence { dialogue: example.dialogue.clone(), ids: chat.ids, scored: chat.learnt })
     };
-    let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
+    let all = examples.iter().map(one).collect::<Result<Vec<_>, EncodeError>>()?;
     sift(all, limit, too_long, |sequence| (sequence, None))
 }
 
@@ -79,16 +83,19 @@ pub fn kto(
     too_long: TooLong,
 ) -> Result<Encoded<KtoRow>, EncodeError> {
     let one = |example: &KtoExample| {
-        let whole: Vec<Message> = example.prompt.iter().chain(&example.completion).cloned().collect();
-        let ids = encode(tokenizer, &whole)?.ids;
-        let start = encode_prompt(tokenizer, &example.prompt)?;
-        let prompt = ids.iter().zip(&start).take_while(|(left, right)| left == right).count();
+        let tools = tools(example.tools.as_deref())?;
+        let Completion { ids, prompt } = encode_completion(tokenizer, &example.prompt, &example.completion, &tools)?;
         let scored = (0..ids.len()).map(|place| place >= prompt).collect();
         let sequence = Sequence { dialogue: example.dialogue.clone(), ids, scored };
         Ok(KtoRow { sequence, prompt, desirable: example.label })
     };
-    let all = examples.iter().map(one).collect::<Result<Vec<_>, TokenizerError>>()?;
+    let all = examples.iter().map(one).collect::<Result<Vec<_>, EncodeError>>()?;
     sift(all, limit, too_long, |row| (&row.sequence, Some(row.desirable)))
+}
+
+/// The definitions of the tools that an example's chat may call.
+fn tools(schemas: Option<&str>) -> Result<Vec<Value>, EncodeError> {
+    schemas.map_or(Ok(Vec::new()), serde_json::from_str).map_err(|error| EncodeError::Tools(error.to_string()))
 }
 
 fn sift<T>(
@@ -128,6 +135,7 @@ fn sift<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Message;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::train(["I want a cheap hotel", "SPEAK Which area? <COMMAND_END>"], 300).unwrap()
@@ -151,7 +159,7 @@ mod tests {
         let row = &encoded.rows[0];
         let completion = tokenizer.encode("SPEAK Which area?").unwrap();
         assert_eq!(row.sequence.scored_tokens(), completion.len() + 1);
-        assert_eq!(row.sequence.ids[row.prompt..], [completion, vec![tokenizer.end()]].concat());
+        assert_eq!(row.sequence.ids[row.prompt..], [completion, tokenizer.encode_marked("<|end|>").unwrap()].concat());
         assert_eq!((encoded.rows[1].sequence.scored_tokens(), encoded.rows[1].desirable), (1, false));
     }
 
