@@ -8,6 +8,7 @@ mod gc;
 mod graph;
 mod kinds;
 mod log;
+mod model;
 mod path;
 mod plan;
 mod run;
@@ -70,6 +71,8 @@ enum Command {
     Gc(gc::GcArgs),
     /// Keep a run and its results whatever is collected.
     Pin(gc::PinArgs),
+    /// Look at a model: what it is, and what it predicts.
+    Model(model::ModelArgs),
     /// Look whether store, profile, device and endpoints work, and say what to do where they do not.
     Doctor(doctor::DoctorArgs),
     /// List the kinds of stages, or document one.
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Pin(args) => gc::run_pin(&args),
+        Command::Model(args) => model::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Kinds(args) => kinds::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -93,4 +93,18 @@ impl Architecture {
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
+
+    /// How many numbers there are to learn, adapters excepted.
+    pub fn parameters(&self) -> usize {
+        let (queries, keys) = (self.heads * self.head, self.features());
+        let bias = |there: bool, size: usize| if there { size } else { 0 };
+        let attention = self.hidden * (2 * queries + 2 * keys)
+            + bias(self.qkv_bias, queries + 2 * keys)
+            + bias(self.out_bias, self.hidden)
+            + bias(self.qk_norm, 2 * self.head);
+        let feed_forward = 3 * self.hidden * self.inner + bias(self.mlp_bias, 2 * self.inner + self.hidden);
+        let norms = if self.post_norms { 4 } else { 2 } * self.hidden;
+        let embeddings = if self.tied { 1 } else { 2 } * self.vocab * self.hidden;
+        embeddings + self.layers.len() * (attention + feed_forward + norms) + self.hidden
+    }
 }

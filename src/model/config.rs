@@ -297,7 +297,11 @@ impl ModelConfig {
             ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
         for (name, value) in counts {
-            let limit = if matches!(name, "num_hidden_layers" | "head_dim") { 1 << 16 } else { 1 << 30 };
+            let limit = match name {
+                "num_hidden_layers" | "head_dim" => 1 << 16,
+                "max_position_embeddings" => 1 << 24,
+                _ => 1 << 30,
+            };
             if value == 0 {
                 return Err(ConfigError::Zero(name));
             }

@@ -47,6 +47,9 @@ pub enum WeightsError {
     /// A tensor of numbers that we do not read.
     #[error("tensor `{name}` in `{path}` holds {found}; F32, F16, BF16 and F64 are read")]
     Dtype { path: String, name: String, found: String },
+    /// A tensor quantised in a way that we do not read.
+    #[error("tensor `{name}` in `{path}` is quantised as {found}; read are {read}")]
+    Quantised { path: String, name: String, found: String, read: String },
     /// A number that the format cannot hold.
     #[error("tensor `{name}`: {source}")]
     Overflow { name: String, source: Overflow },
