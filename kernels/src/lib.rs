@@ -10,6 +10,7 @@ mod draw;
 mod lanes;
 mod matrix;
 mod rows;
+pub mod train;
 
 pub use attention::{Heads, Keys, PAGE, Query, attend, keep};
 pub use draw::{cut, largest, place, reaching, total, weigh};

@@ -77,10 +77,19 @@ impl Decoder {
     /// in the same order.
     pub(super) fn build<E>(
         config: &ModelConfig,
+        matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
+        vector: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
+    ) -> Result<Self, E> {
+        Self::assemble(config, config.architecture(), matrix, vector)
+    }
+
+    /// The same for an architecture that need not be the configuration's.
+    pub(crate) fn assemble<E>(
+        config: &ModelConfig,
+        shape: Architecture,
         mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
         mut vector: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
     ) -> Result<Self, E> {
-        let shape = config.architecture();
         let (hidden, inner) = (shape.hidden, shape.inner);
         let (queries, keys) = (shape.heads * shape.head, shape.features());
         let mut matrix = |name: String, shape| matrix(&name, shape);

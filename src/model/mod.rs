@@ -13,7 +13,7 @@ pub mod linear;
 pub mod lora;
 pub mod numbers;
 pub mod pages;
-mod rope;
+pub mod rope;
 pub mod sample;
 pub mod scheduler;
 pub mod tokenizer;

@@ -9,9 +9,11 @@ use burn::tensor::{Device, Tensor};
 
 use super::TrainError;
 use super::batch::Sequence;
+use super::host::HostLearner;
 use super::optimise::AdamWConfig;
 use super::plain::PlainLearner;
 use crate::model::Decoder;
+use crate::model::architecture::Architecture;
 
 /// Which weights answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ impl LearnerState {
 }
 
 /// What a learner needs beside the model.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LearnerSettings {
     /// The optimiser's constants.
     pub adam: AdamWConfig,
@@ -129,6 +131,9 @@ pub struct LearnerSettings {
 /// # Errors
 /// When the device cannot train this model, or threads cannot be started.
 pub fn open(base: Decoder, settings: LearnerSettings) -> Result<Box<dyn Learner>, TrainError> {
+    if device(&base) == Device::flex() {
+        return Ok(Box::new(HostLearner::new(base, settings)?));
+    }
     Ok(Box::new(PlainLearner::new(base, settings)?))
 }
 
@@ -154,35 +159,21 @@ pub fn trained(model: &Decoder) -> Vec<bool> {
     mark.found
 }
 
-/// The model without its adapters: what [`Under::Reference`] asks.
-pub fn without_adapters(mut model: Decoder) -> Decoder {
-    for layer in &mut model.layers {
-        let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-        let maps = [
-            &mut attention.q_proj,
-            &mut attention.k_proj,
-            &mut attention.v_proj,
-            &mut attention.o_proj,
-            &mut mlp.gate_proj,
-            &mut mlp.up_proj,
-            &mut mlp.down_proj,
-        ];
-        maps.into_iter().for_each(|map| map.adapter = None);
-    }
-    model
-}
-
-/// Refuses sequences that are longer than the model takes.
+/// Refuses sequences that are longer than the model takes, and those with tokens that it does not know.
 ///
 /// # Errors
 /// Names the first of them.
-pub fn check_lengths(limit: usize, sequences: &[&Sequence]) -> Result<(), TrainError> {
-    match sequences.iter().find(|sequence| sequence.ids.len() > limit) {
-        None => Ok(()),
-        Some(Sequence { dialogue, ids, .. }) => {
-            Err(TrainError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit })
+pub fn check_sequences(architecture: &Architecture, sequences: &[&Sequence]) -> Result<(), TrainError> {
+    let (limit, vocab) = (architecture.context, architecture.vocab);
+    for Sequence { dialogue, ids, .. } in sequences {
+        if ids.len() > limit {
+            return Err(TrainError::TooLong { dialogue: dialogue.clone(), tokens: ids.len(), limit });
+        }
+        if let Some(&token) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(TrainError::UnknownToken { dialogue: dialogue.clone(), token, vocab });
         }
     }
+    Ok(())
 }
 
 /// Where a model's parameters lie.

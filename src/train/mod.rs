@@ -12,6 +12,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod encode;
+pub mod host;
 pub mod kto;
 pub mod learner;
 pub mod log;
@@ -79,6 +80,16 @@ pub enum TrainError {
     /// The device cannot train this, or failed.
     #[error("the device cannot go on training: {0}")]
     Device(String),
+    /// A sequence has a token that the model does not know.
+    #[error("dialogue `{dialogue}` has the token {token}, but the model's vocabulary has {vocab}")]
+    UnknownToken {
+        /// The sequence's dialogue.
+        dialogue: String,
+        /// The token's id.
+        token: u32,
+        /// The size of the model's vocabulary.
+        vocab: usize,
+    },
     /// The device's learner does not train such a model.
     #[error("{0}")]
     Unsupported(String),

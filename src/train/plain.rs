@@ -6,9 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::TrainError;
 use super::batch::{Limits, Part, Sequence, parts};
-use super::learner::{
-    Learner, LearnerSettings, LearnerState, Slope, Under, check_lengths, device, trained, without_adapters,
-};
+use super::learner::{Learner, LearnerSettings, LearnerState, Slope, Under, check_sequences, device, trained};
 use super::loss;
 use super::optimise::{AdamW, Gradients, Moments, parameters, tracked, untracked, with_parameters};
 use super::workers::{Workers, part_budget};
@@ -60,10 +58,10 @@ impl PlainLearner {
 
 impl Learner for PlainLearner {
     fn log_probs(&mut self, sequences: &[&Sequence], under: Under) -> Result<Vec<f64>, TrainError> {
-        check_lengths(self.model.architecture().context, sequences)?;
+        check_sequences(self.model.architecture(), sequences)?;
         let model = match under {
             Under::Policy => self.model.clone(),
-            Under::Reference => without_adapters(self.model.clone()),
+            Under::Reference => self.model.without_adapters(),
         };
         let jobs: Vec<(Decoder, Part)> =
             parts(sequences, 1, self.limits()).into_iter().map(|part| (model.clone(), part)).collect();
@@ -83,7 +81,7 @@ impl Learner for PlainLearner {
         slope: &Slope,
         _seed: u64,
     ) -> Result<Vec<f64>, TrainError> {
-        check_lengths(self.model.architecture().context, sequences)?;
+        check_sequences(self.model.architecture(), sequences)?;
         let jobs: Vec<(Decoder, Part)> =
             parts(sequences, group, self.limits()).into_iter().map(|part| (self.model.clone(), part)).collect();
         let trained = &self.trained;
@@ -196,11 +194,10 @@ fn numbers(tensor: Tensor<1>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::optimise::AdamWConfig;
     use crate::train::tests::{adapted, decoder, sequences};
 
     fn learner(model: Decoder) -> PlainLearner {
-        PlainLearner::new(model, LearnerSettings { adam: AdamWConfig::default(), checkpointing: false }).unwrap()
+        PlainLearner::new(model, LearnerSettings::default()).unwrap()
     }
 
     #[test]
@@ -253,7 +250,7 @@ mod tests {
 
     #[test]
     fn dropout_is_refused() {
-        let settings = LearnerSettings { adam: AdamWConfig::default(), checkpointing: false };
+        let settings = LearnerSettings::default();
         assert!(PlainLearner::new(adapted(decoder(), 2, 0.1), settings).is_err());
     }
 }
@@ -263,7 +260,6 @@ mod tests {
 mod wgpu_tests {
     use super::*;
     use crate::model::ModelConfig;
-    use crate::train::optimise::AdamWConfig;
     use crate::train::tests::{decoder, sequences};
     use burn::tensor::{Device, DeviceKind};
 
@@ -271,7 +267,7 @@ mod wgpu_tests {
     fn wgpu_trains_as_the_processor_does() {
         let sequences = sequences(2);
         let rows: Vec<&Sequence> = sequences.iter().collect();
-        let settings = LearnerSettings { adam: AdamWConfig::default(), checkpointing: false };
+        let settings = LearnerSettings::default();
         let run = |device: &Device| {
             let config: ModelConfig = decoder().config().clone();
             let model = Decoder::init(&config, 3, device).unwrap();

@@ -14,6 +14,7 @@ use super::schedule::Schedule;
 use super::step::{Settings, Trained, host};
 use super::{TrainError, TrainLog, Watch, kto, sft};
 use crate::model::linear::Adapter;
+use crate::model::lora::LoraConfig;
 use crate::model::{Decoder, ModelConfig};
 
 /// Settings for a short training without checkpoints.
@@ -41,7 +42,10 @@ pub(super) fn decoder() -> Decoder {
 }
 
 /// The decoder with an adapter beside every linear map, none of whose numbers is 0.
-pub(super) fn adapted(mut model: Decoder, rank: usize, dropout: f64) -> Decoder {
+pub(super) fn adapted(model: Decoder, rank: usize, dropout: f64) -> Decoder {
+    let (alpha, targets) = (1.5 * rank as f64, vec!["all-linear".to_owned()]);
+    let config = LoraConfig { rank, alpha, rank_stabilised: false, dropout, targets };
+    let mut model = model.adapt(&config, 1).unwrap();
     let draw = |dims: [usize; 2], seed: usize| {
         let numbers: Vec<f32> =
             (0..dims[0] * dims[1]).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 250.0 - 0.21).collect();
