@@ -17,6 +17,7 @@ pub mod multiwoz_synthesize;
 pub mod multiwoz_transcribe;
 pub mod toolwoz_convert;
 pub mod toolwoz_replay;
+pub mod train_dpo;
 pub mod train_kto;
 pub mod train_sft;
 pub mod trl;
@@ -97,6 +98,7 @@ pub static KINDS: &[Kind] = &[
     kind::<model_init::ModelInit>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
+    kind::<train_dpo::TrainDpo>(),
     compatible::<toolwoz_replay::ToolwozReplay>(),
     compatible::<eval_toolwoz::EvalToolwoz>(),
     kind::<eval_compare::EvalCompare>(),

@@ -1,100 +1,47 @@
 //! `train.kto`: Kahneman-Tversky optimisation.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::training::{self, BASE, LOG, Listener, MODEL, ROWS};
+use super::training::listener::Listener;
+use super::training::parameters::{self, not_negative, positive, training_stage};
+use super::training::{BASE, EVAL_EXAMPLES, LOG, MODEL, Prepared, ROWS};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::KtoExample;
-use crate::train::batch::TooLong;
+use crate::train::encode;
 use crate::train::kto::{self, KtoRow, KtoSettings};
 use crate::train::objective::{KtoConstants, KtoLoss};
-use crate::train::optimise::AdamWConfig;
-use crate::train::schedule::Schedule;
 use crate::train::weights::{HIGHEST_RATIO, Weight, Weights};
-use crate::train::{Settings, encode};
 
 const EXAMPLES: Port<KtoExample> = Port::new("examples");
 
-/// Makes desirable completions likelier and undesirable ones less likely, both against the frozen base model.
-///
-/// Within each batch the completions also move on by one row, and those mismatched pairs estimate how far the model as a whole
-/// has moved from the base; so a batch has at least two rows, and the order of rows is the same in every epoch. The optimiser
-/// is that of `train.sft`. An interrupted training goes on from its last checkpoint, to the same weights. Output `rows` says of
-/// every example how many tokens it has, how many of them are trained on and how often, and why one is not.
-///
-/// By default the rarer kind of rows weighs as much more as there are fewer of them. Weights that are given should keep
-/// (desirable_weight x desirable rows) / (undesirable_weight x undesirable rows) between 1 and 4/3; the figures of a run show
-/// the weights and this ratio. The paper's are 1 and 2.71.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainKto {
-    /// The loss.
-    #[serde(default)]
-    pub loss: KtoLoss,
-    /// How steeply the loss follows the log ratio of model and base.
-    #[serde(default = "beta")]
-    pub beta: f64,
-    /// The weight of a desirable row, or `auto`: so much that both kinds of rows weigh alike.
-    #[serde(default)]
-    pub desirable_weight: Weight,
-    /// The weight of an undesirable row, or `auto`. Where both are, the kind with more rows weighs 1 a row.
-    #[serde(default)]
-    pub undesirable_weight: Weight,
-    /// Passes over the examples; 0.5 is half a pass.
-    #[serde(default = "one")]
-    pub epochs: f64,
-    /// Optimiser steps, instead of `epochs`.
-    #[serde(default)]
-    pub max_steps: Option<u64>,
-    /// Rows of a batch, at least 2.
-    #[serde(default = "batch_size")]
-    pub batch_size: usize,
-    /// Batches of an optimiser step, each with its own estimate.
-    #[serde(default = "one_batch")]
-    pub accumulation: usize,
-    /// The highest learning rate; the default suits models of a few million parameters.
-    #[serde(default = "learning_rate")]
-    pub learning_rate: f64,
-    /// How the learning rate falls.
-    #[serde(default)]
-    pub schedule: Schedule,
-    /// The share of all steps in which the learning rate rises from 0.
-    #[serde(default)]
-    pub warmup_ratio: f64,
-    /// Decoupled weight decay.
-    #[serde(default)]
-    pub weight_decay: f64,
-    /// The greatest norm of the whole gradient; a greater one is scaled down. 0: no limit.
-    #[serde(default = "one")]
-    pub max_grad_norm: f64,
-    /// The most tokens of a row; what the base model takes, where absent.
-    #[serde(default)]
-    pub max_length: Option<usize>,
-    /// What happens to longer rows; none is ever cut.
-    #[serde(default)]
-    pub too_long: TooLong,
-    /// Shuffle the rows once, by the seed; else they keep their order.
-    #[serde(default)]
-    pub shuffle: bool,
-    /// Decides the order of the rows where `shuffle` is set.
-    #[serde(default)]
-    pub seed: u64,
-    /// Steps from one checkpoint to the next; 0: only when stopped.
-    #[serde(default = "checkpoint_every")]
-    pub checkpoint_every: u64,
-    /// Train on the first rows only.
-    #[serde(default)]
-    pub limit: Option<usize>,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn one_batch() -> usize {
-    1
+training_stage! {
+    /// Makes desirable completions likelier and undesirable ones less likely, both against the frozen base model.
+    ///
+    /// Within each batch the completions also move on by one row, and those mismatched pairs estimate how far the model as a
+    /// whole has moved from the base; so a batch has at least two rows, and the order of rows is the same in every epoch. The
+    /// optimiser, adapters, held-out examples and checkpoints are as in `train.sft`; with `lora` the base is the model with
+    /// adapters switched off. Output `rows` says of every example how many tokens it has, how many of them are trained on and how
+    /// often, and why one is not.
+    ///
+    /// By default the rarer kind of rows weighs as much more as there are fewer of them. Weights that are given should keep
+    /// (desirable_weight x desirable rows) / (undesirable_weight x undesirable rows) between 1 and 4/3; the figures of a run
+    /// show the weights and this ratio. The paper's are 1 and 2.71.
+    pub struct TrainKto {
+        /// The loss.
+        #[serde(default)]
+        pub loss: KtoLoss,
+        /// How steeply the loss follows the log ratio of model and base.
+        #[serde(default = "beta")]
+        pub beta: f64,
+        /// The weight of a desirable row, or `auto`: so much that both kinds of rows weigh alike.
+        #[serde(default)]
+        pub desirable_weight: Weight,
+        /// The weight of an undesirable row, or `auto`. Where both are, the kind with more rows weighs 1 a row.
+        #[serde(default)]
+        pub undesirable_weight: Weight,
+        /// Shuffle the rows once, by the seed; else they keep their order.
+        #[serde(default)]
+        pub shuffle: bool,
+    }
 }
 
 fn beta() -> f64 {
@@ -109,27 +56,11 @@ fn learning_rate() -> f64 {
     1e-4
 }
 
-fn checkpoint_every() -> u64 {
-    100
+fn warmup_ratio() -> f64 {
+    0.0
 }
 
 impl TrainKto {
-    fn settings(&self) -> Settings {
-        Settings {
-            epochs: self.epochs,
-            max_steps: self.max_steps,
-            batch_size: self.batch_size,
-            accumulation: self.accumulation,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            warmup_ratio: self.warmup_ratio,
-            adam: AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() },
-            max_grad_norm: self.max_grad_norm,
-            seed: self.seed,
-            checkpoint_every: self.checkpoint_every,
-        }
-    }
-
     fn weights(&self, rows: &[KtoRow]) -> Weights {
         let desirable = rows.iter().filter(|row| row.desirable).count();
         Weights::of(self.desirable_weight, self.undesirable_weight, (desirable, rows.len() - desirable))
@@ -169,7 +100,7 @@ impl TrainKto {
 
 impl Stage for TrainKto {
     const KIND: &'static str = "train.kto";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const REPLACED: &'static [(&'static str, &'static str)] =
         &[("balance", "`desirable_weight: auto` and `undesirable_weight: auto`, the defaults, balance the rows")];
     const EXAMPLE: &'static str = "\
@@ -180,7 +111,7 @@ kto:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![EXAMPLES.one(), BASE.one()]
+        vec![EXAMPLES.one(), BASE.one(), Port::<KtoExample>::new(EVAL_EXAMPLES).optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -188,16 +119,16 @@ kto:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = training::check(&self.settings(), self.max_length, self.limit);
+        let mut problems = parameters::check(&self.settings(), &self.preparation(), false);
         if self.batch_size == 1 {
             problems.push(Problem::new("batch_size", "must be at least 2: a row meets another row's completion"));
         }
-        problems.extend(training::positive("beta", self.beta));
+        problems.extend(positive("beta", self.beta));
         for (name, value) in
             [("desirable_weight", self.desirable_weight), ("undesirable_weight", self.undesirable_weight)]
         {
             if let Weight::Given(weight) = value {
-                problems.extend(training::not_negative(name, weight));
+                problems.extend(not_negative(name, weight));
             }
         }
         let none = |weight: Weight| weight == Weight::Given(0.0);
@@ -211,26 +142,27 @@ kto:
         problems
     }
 
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        parameters::check_inputs(&self.preparation(), connected)
+    }
+
     fn pool(&self, profile: &dyn Profile) -> &'static str {
         profile.device_pool()
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let base = training::load_base(context)?;
-        let max_length = training::max_length(self.max_length, &base)?;
-        let mut examples = context.read(&EXAMPLES)?;
-        let beyond = training::beyond(&mut examples, self.limit);
-        let beyond = beyond.into_iter().map(|example| (example.dialogue, Some(example.label)));
-        let mut encoded = encode::kto(&base.tokenizer, &examples, max_length, self.too_long)?;
-        let (settings, weights) = (self.settings(), self.weights(&encoded.rows));
-        let kto_settings = self.kto_settings(&weights, max_length);
-        let times = kto::times(&encoded.rows, &settings, &kto_settings);
-        training::tell_rows(context, &mut encoded, &times, beyond, max_length)?;
-        Self::tell_weights(context, &encoded.rows, &weights);
-        self.warn_of_cut_pairs(context, &encoded.rows, &kto_settings);
+        let (settings, preparation) = (self.settings(), self.preparation());
+        let prepared =
+            Prepared::read(context, &preparation, &EXAMPLES, |tokenizer, examples: &[KtoExample], limit| {
+                encode::kto(tokenizer, examples, limit, self.too_long)
+            })?;
+        let weights = self.weights(&prepared.train);
+        let kto = self.kto_settings(&weights, prepared.max_length);
+        Self::tell_weights(context, &prepared.train, &weights);
+        self.warn_of_cut_pairs(context, &prepared.train, &kto);
         let listener = Listener::new(context);
-        let trained =
-            kto::train(base.decoder.clone(), &encoded.rows, &settings, &kto_settings, context.scratch()?, &listener);
-        training::finish(context, base, trained, &listener)
+        let base = prepared.base.decoder.clone();
+        let trained = kto::train(base, prepared.examples(), &settings, &kto, context.scratch()?, &listener);
+        prepared.finish(context, trained, &listener, |rows, steps| kto::times(rows, &settings, &kto, steps))
     }
 }

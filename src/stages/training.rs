@@ -1,16 +1,26 @@
-//! What the two training stages share: how they listen to a training, and what they check, read and write.
+//! What the training stages share: how they read, prepare and hold out examples, and what they write.
 
-use std::cell::RefCell;
-use std::time::{Duration, Instant};
+pub(super) mod listener;
+pub(super) mod parameters;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, anyhow, ensure};
 
+use self::listener::Listener;
+use self::parameters::Preparation;
 use crate::engine::port::{Folder, Port};
-use crate::engine::stage::{Context, Problem, Stopped};
-use crate::model::{Bundle, device};
-use crate::train::encode::Encoded;
+use crate::engine::stage::{Context, Stopped};
+use crate::examples::{KtoExample, PairExample, SftExample};
+use crate::model::{Bundle, Tokenizer, device};
+use crate::seed;
+use crate::table::Row;
+use crate::train::batch::Sequence;
+use crate::train::dpo::PairRow;
+use crate::train::encode::{EncodeError, Encoded};
+use crate::train::kto::KtoRow;
 use crate::train::rows::{Fate, TrainRow, reached};
-use crate::train::{Settings, TrainError, TrainLog, Trained, Watch};
+use crate::train::{Examples, TrainError, TrainLog, Trained};
 
 /// The model that training begins with.
 pub(super) const BASE: Folder = Folder::new("base", "model.bundle/v1");
@@ -24,35 +34,205 @@ pub(super) const LOG: Port<TrainLog> = Port::new("log");
 /// One row for each example.
 pub(super) const ROWS: Port<TrainRow> = Port::new("rows");
 
-/// The base model on the profile's device.
-pub(super) fn load_base(context: &Context) -> anyhow::Result<Bundle> {
+/// The input whose examples are measured and not learnt.
+pub(super) const EVAL_EXAMPLES: &str = "eval_examples";
+
+/// An example of a data stage.
+pub(super) trait Example: Row {
+    /// The dialogue that it comes from, and whether it is desirable where examples are labelled.
+    fn told(self) -> (String, Option<bool>);
+}
+
+impl Example for SftExample {
+    fn told(self) -> (String, Option<bool>) {
+        (self.dialogue, None)
+    }
+}
+
+impl Example for KtoExample {
+    fn told(self) -> (String, Option<bool>) {
+        (self.dialogue, Some(self.label))
+    }
+}
+
+impl Example for PairExample {
+    fn told(self) -> (String, Option<bool>) {
+        (self.dialogue, None)
+    }
+}
+
+/// What an example becomes.
+pub(super) trait Encodable {
+    /// The dialogue that it comes from.
+    fn dialogue(&self) -> &str;
+}
+
+impl Encodable for Sequence {
+    fn dialogue(&self) -> &str {
+        &self.dialogue
+    }
+}
+
+impl Encodable for KtoRow {
+    fn dialogue(&self) -> &str {
+        &self.sequence.dialogue
+    }
+}
+
+impl Encodable for PairRow {
+    fn dialogue(&self) -> &str {
+        &self.sides[0].dialogue
+    }
+}
+
+/// A training before its first step.
+pub(super) struct Prepared<T> {
+    /// The model, with adapters where they are to be trained.
+    pub base: Bundle,
+    /// The longest sequence.
+    pub max_length: usize,
+    /// What is trained on.
+    pub train: Vec<T>,
+    /// What is measured.
+    pub held_out: Vec<T>,
+    /// Every example of input `examples`.
+    rows: Vec<TrainRow>,
+}
+
+impl<T: Encodable> Prepared<T> {
+    /// Reads the base model and the examples, and warns of those that are left out.
+    pub(super) fn read<E: Example>(
+        context: &Context,
+        preparation: &Preparation,
+        port: &Port<E>,
+        encode: impl Fn(&Tokenizer, &[E], usize) -> Result<Encoded<T>, EncodeError>,
+    ) -> anyhow::Result<Self> {
+        let base = base(context, preparation)?;
+        let max_length = max_length(preparation.max_length, &base)?;
+        let mut examples = context.read(port)?;
+        let beyond = examples.split_off(preparation.limit.unwrap_or(usize::MAX).min(examples.len()));
+        let Encoded { rows: encoded, examples: mut rows } = encode(&base.tokenizer, &examples, max_length)?;
+        warn(context, &rows, "examples", max_length);
+        let beyond = beyond.into_iter().map(E::told).enumerate();
+        rows.extend(beyond.map(|(at, (dialogue, label))| TrainRow::beyond_limit(examples.len() + at, dialogue, label)));
+        let chosen = held_out(&encoded, preparation.eval_share, preparation.seed);
+        let (mut held_out, train): (Vec<T>, Vec<T>) =
+            encoded.into_iter().partition(|row| chosen.contains(row.dialogue()));
+        for row in rows.iter_mut().filter(|row| row.fate == Fate::Trained && chosen.contains(&row.dialogue)) {
+            (row.fate, row.trained_tokens) = (Fate::HeldOut, 0);
+        }
+        if context.optional_input(EVAL_EXAMPLES).is_some() {
+            let examples = context.read(&Port::<E>::new(EVAL_EXAMPLES))?;
+            let Encoded { rows, examples } = encode(&base.tokenizer, &examples, max_length)?;
+            warn(context, &examples, "examples of `eval_examples`", max_length);
+            held_out = rows;
+        }
+        Ok(Self { base, max_length, train, held_out, rows })
+    }
+
+    /// The examples of the training.
+    pub(super) fn examples(&self) -> Examples<'_, T> {
+        Examples { train: &self.train, held_out: &self.held_out }
+    }
+
+    /// Writes the trained model, the log and what became of every example. `times` says how often each row of the training was
+    /// trained on in so many steps. A training that was stopped becomes the engine's own error.
+    pub(super) fn finish(
+        self,
+        context: &Context,
+        trained: Result<Trained, TrainError>,
+        listener: &Listener,
+        times: impl Fn(&[T], u64) -> Vec<u64>,
+    ) -> anyhow::Result<()> {
+        let Trained { model, log, kept } = trained.map_err(|error| self.explain(error))?;
+        listener.report();
+        let steps = log.len() as u64;
+        tell_evaluations(context, &log, self.held_out.len(), kept);
+        write_rows(context, self.rows, &times(&self.train, steps))?;
+        let folder = context.folder(&MODEL)?;
+        let decoder = model.merged();
+        Bundle { decoder, ..self.base }.save(&folder).context("cannot save the trained model")?;
+        context.write(&LOG, log)
+    }
+
+    /// The error as users see it: rows of a batch have their places among the examples that were read.
+    fn explain(&self, error: TrainError) -> anyhow::Error {
+        match error {
+            TrainError::Stopped(_) => anyhow!(Stopped),
+            TrainError::NotFinite { step, what, value, mut rows } => {
+                let places: Vec<u64> =
+                    self.rows.iter().filter(|row| row.fate == Fate::Trained).map(|row| row.place).collect();
+                for row in &mut rows {
+                    row.place = places.get(row.place as usize).copied().unwrap_or(row.place);
+                }
+                TrainError::NotFinite { step, what, value, rows }.into()
+            }
+            other => other.into(),
+        }
+    }
+}
+
+/// The base model on the profile's device, adapters of its own merged, fresh ones attached where they are asked for.
+fn base(context: &Context, preparation: &Preparation) -> anyhow::Result<Bundle> {
     let device = device::device(context.profile.device())?;
-    Ok(Bundle::load(context.input(BASE.name)?, &device)?)
+    let bundle = Bundle::load(context.input(BASE.name)?, &device)?;
+    let merged = bundle.decoder.merged();
+    let decoder = match &preparation.lora {
+        Some(lora) => merged.adapt(&lora.config(), seed::derive(preparation.seed, &["lora"]))?,
+        None => merged,
+    };
+    Ok(Bundle { decoder, ..bundle })
 }
 
 /// The longest sequence: what is asked for, or all that the model takes.
-pub(super) fn max_length(asked: Option<usize>, base: &Bundle) -> anyhow::Result<usize> {
-    let most = base.decoder.config().max_position_embeddings;
+fn max_length(asked: Option<usize>, base: &Bundle) -> anyhow::Result<usize> {
+    let most = base.decoder.architecture().context;
     let length = asked.unwrap_or(most);
     ensure!(length <= most, "`max_length` is {length}, but the base model takes sequences of at most {most} tokens");
     Ok(length)
 }
 
-/// Writes what becomes of every example, says it in figures, and warns of what is left out. `times` says how often each row
-/// that can be trained on is, `beyond` holds the examples that are not read.
-pub(super) fn tell_rows<T>(
-    context: &Context,
-    encoded: &mut Encoded<T>,
-    times: &[u64],
-    beyond: impl Iterator<Item = (String, Option<bool>)>,
-    max_length: usize,
-) -> anyhow::Result<()> {
-    let rows = &mut encoded.examples;
-    let all = rows.len();
-    reached(rows, times);
-    rows.extend(beyond.enumerate().map(|(at, (dialogue, label))| TrainRow::beyond_limit(all + at, dialogue, label)));
+/// The dialogues that are held out: about this share of them, at least one and not all, where it is more than 0.
+fn held_out<T: Encodable>(rows: &[T], share: f64, seed: u64) -> BTreeSet<String> {
+    let dialogues: BTreeSet<&str> = rows.iter().map(Encodable::dialogue).collect();
+    if share <= 0.0 || dialogues.len() < 2 {
+        return BTreeSet::new();
+    }
+    let count = ((dialogues.len() as f64 * share).round() as usize).clamp(1, dialogues.len() - 1);
+    let mut drawn: Vec<(u64, &str)> =
+        dialogues.into_iter().map(|dialogue| (seed::derive(seed, &["held-out", dialogue]), dialogue)).collect();
+    drawn.sort_unstable();
+    drawn.into_iter().take(count).map(|(_, dialogue)| dialogue.to_owned()).collect()
+}
+
+fn warn(context: &Context, rows: &[TrainRow], what: &str, max_length: usize) {
+    let (all, count) = (rows.len(), |fate: Fate| rows.iter().filter(|row| row.fate == fate).count());
+    if let long @ 1.. = count(Fate::TooLong) {
+        context.warn(format!("{long} of {all} {what} are left out: longer than `max_length`, {max_length} tokens"));
+    }
+    if let empty @ 1.. = count(Fate::NothingToLearn) {
+        context.warn(format!("{empty} of {all} {what} are left out: nothing in them to learn"));
+    }
+}
+
+/// What the evaluations found, in figures of the run.
+fn tell_evaluations(context: &Context, log: &[TrainLog], held_out: usize, kept: u64) {
+    let Some(last) = log.iter().rev().find_map(|row| row.eval_loss) else { return };
+    context.figure("eval.examples", held_out as f64);
+    context.figure("eval.loss", last);
+    let best = log.iter().find(|row| row.step == kept).and_then(|row| row.eval_loss);
+    if let Some(best) = best.filter(|_| kept < log.len() as u64) {
+        context.figure("eval.best_loss", best);
+        context.figure("eval.best_step", kept as f64);
+    }
+}
+
+/// Writes what became of every example and says it in figures. `times` says how often each row of the training was trained on.
+fn write_rows(context: &Context, mut rows: Vec<TrainRow>, times: &[u64]) -> anyhow::Result<()> {
+    reached(&mut rows, times);
     let count = |fate: Fate| rows.iter().filter(|row| row.fate == fate).count();
-    for fate in [Fate::Trained, Fate::NotReached, Fate::TooLong, Fate::NothingToLearn, Fate::BeyondLimit] {
+    for fate in [Fate::Trained, Fate::HeldOut, Fate::NotReached, Fate::TooLong, Fate::NothingToLearn, Fate::BeyondLimit]
+    {
         if fate == Fate::Trained || count(fate) > 0 {
             context.figure(format!("examples.{}", fate.name()), count(fate) as f64);
         }
@@ -60,109 +240,5 @@ pub(super) fn tell_rows<T>(
     let trained = || rows.iter().filter(|row| row.fate == Fate::Trained);
     context.figure("tokens", trained().filter_map(|row| row.tokens).sum::<u64>() as f64);
     context.figure("tokens.trained", trained().map(|row| row.trained_tokens).sum::<u64>() as f64);
-    if let long @ 1.. = count(Fate::TooLong) {
-        context.warn(format!("{long} of {all} examples are left out: longer than `max_length`, {max_length} tokens"));
-    }
-    if let empty @ 1.. = count(Fate::NothingToLearn) {
-        context.warn(format!("{empty} of {all} examples are left out: nothing in them to learn"));
-    }
-    context.write(&ROWS, std::mem::take(rows))
-}
-
-/// Writes the trained model and the log; a training that was stopped becomes the engine's own error.
-pub(super) fn finish(
-    context: &Context,
-    base: Bundle,
-    trained: Result<Trained, TrainError>,
-    listener: &Listener,
-) -> anyhow::Result<()> {
-    let trained = match trained {
-        Err(TrainError::Stopped(_)) => return Err(anyhow!(Stopped)),
-        other => other?,
-    };
-    listener.report();
-    let folder = context.folder(&MODEL)?;
-    Bundle { decoder: trained.model, ..base }.save(&folder).context("cannot save the trained model")?;
-    context.write(&LOG, trained.log)
-}
-
-/// A training's voice in its stage: progress with the loss, the wish to stop, tokens per second.
-pub(super) struct Listener<'a> {
-    context: &'a Context,
-    last: RefCell<Instant>,
-    seen: RefCell<(u64, Duration)>,
-}
-
-impl<'a> Listener<'a> {
-    pub(super) fn new(context: &'a Context) -> Self {
-        Self { context, last: RefCell::new(Instant::now()), seen: RefCell::default() }
-    }
-
-    fn report(&self) {
-        let (tokens, time) = *self.seen.borrow();
-        if !time.is_zero() {
-            self.context.figure("tokens_per_second", tokens as f64 / time.as_secs_f64());
-        }
-    }
-}
-
-impl Watch for Listener<'_> {
-    fn stop(&self) -> bool {
-        self.context.check_stop().is_err()
-    }
-
-    fn prepared(&self, done: u64, sequences: u64) {
-        self.context.progress(done, sequences, "sequences", "log-probabilities of the base model");
-        self.last.replace(Instant::now());
-    }
-
-    fn step(&self, row: &TrainLog, steps: u64) {
-        let time = self.last.replace(Instant::now()).elapsed();
-        let mut seen = self.seen.borrow_mut();
-        *seen = (seen.0 + row.tokens, seen.1 + time);
-        let mut detail = format!("loss {:.4}", row.loss);
-        if let Some(margin) = row.rewards_margin {
-            detail.push_str(&format!(", margin {margin:.3}"));
-        }
-        self.context.progress(row.step, steps, "steps", detail);
-    }
-}
-
-/// What is wrong with the settings that both stages have.
-pub(super) fn check(settings: &Settings, max_length: Option<usize>, limit: Option<usize>) -> Vec<Problem> {
-    let counts = [
-        ("max_steps", settings.max_steps != Some(0), 1),
-        ("batch_size", settings.batch_size > 0, 1),
-        ("accumulation", settings.accumulation > 0, 1),
-        ("max_length", max_length.is_none_or(|length| length > 1), 2),
-        ("limit", limit != Some(0), 1),
-    ];
-    let mut problems: Vec<Problem> = counts
-        .into_iter()
-        .filter(|(_, right, _)| !right)
-        .map(|(name, _, least)| Problem::new(name, format!("must be at least {least}")))
-        .collect();
-    problems.extend(positive("epochs", settings.epochs));
-    problems.extend(positive("learning_rate", settings.learning_rate));
-    problems.extend(not_negative("weight_decay", settings.adam.weight_decay));
-    problems.extend(not_negative("max_grad_norm", settings.max_grad_norm));
-    if !(0.0..=1.0).contains(&settings.warmup_ratio) {
-        problems.push(Problem::new("warmup_ratio", "must lie between 0 and 1"));
-    }
-    problems
-}
-
-/// A problem unless the value is a finite number above 0.
-pub(super) fn positive(name: &str, value: f64) -> Option<Problem> {
-    (!(value.is_finite() && value > 0.0)).then(|| Problem::new(name, "must be a number above 0"))
-}
-
-/// A problem unless the value is a finite number, 0 or above.
-pub(super) fn not_negative(name: &str, value: f64) -> Option<Problem> {
-    (!(value.is_finite() && value >= 0.0)).then(|| Problem::new(name, "must be 0 or above"))
-}
-
-/// Takes the examples beyond the limit away, where one is set, and returns them.
-pub(super) fn beyond<T>(examples: &mut Vec<T>, limit: Option<usize>) -> Vec<T> {
-    examples.split_off(limit.unwrap_or(usize::MAX).min(examples.len()))
+    context.write(&ROWS, rows)
 }

@@ -15,9 +15,9 @@ const WIDTH_STEP: usize = 32;
 /// Numbers of scored tokens are rounded up to a multiple of this, for the same reason.
 const SCORED_STEP: usize = 64;
 
-/// Batches that are sorted by length together: enough that rows of a batch are of like length, and few enough that the
-/// shuffle still decides which rows meet.
-const WINDOW: usize = 16;
+/// Batches that are sorted by length together unless something else is asked for: enough that rows of a batch are of like
+/// length, and few enough that the shuffle still decides which rows meet.
+pub const BUCKETING: usize = 16;
 
 /// What happens to an example that is longer than the limit. Nothing is ever cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -154,15 +154,18 @@ pub fn parts(batch: &[&Sequence], group: usize, limits: Limits) -> Vec<Part> {
     parts
 }
 
-/// The batches of one epoch of SFT as places in `lengths`: shuffled by the seed and the epoch, then gathered so that rows of
-/// a batch are of like length. Every place occurs once; only the last batch of all may be short.
-pub fn shuffled_batches(lengths: &[usize], size: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
+/// The batches of one epoch of SFT as places in `lengths`: shuffled by the seed and the epoch, then, `bucketing` batches at
+/// once, gathered so that rows of a batch are of like length. Every place occurs once; only the last batch of all, before
+/// batches change places, may be short.
+pub fn shuffled_batches(lengths: &[usize], size: usize, bucketing: usize, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::from_seed(key(seed, "order", epoch));
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(&mut rng);
     let mut batches = Vec::new();
-    for window in order.chunks_mut(size * WINDOW) {
-        window.sort_by_key(|place| lengths[*place]);
+    for window in order.chunks_mut(size * bucketing.max(1)) {
+        if bucketing > 1 {
+            window.sort_by_key(|place| lengths[*place]);
+        }
         let mut sorted: Vec<Vec<usize>> = window.chunks(size).map(<[usize]>::to_vec).collect();
         sorted.shuffle(&mut rng);
         batches.extend(sorted);
@@ -170,10 +173,10 @@ pub fn shuffled_batches(lengths: &[usize], size: usize, seed: u64, epoch: u64) -
     batches
 }
 
-/// All places in an order that the seed decides.
-pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+/// All places in an order that the seed and the epoch decide.
+pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut ChaCha8Rng::from_seed(key(seed, "rows", 0)));
+    order.shuffle(&mut ChaCha8Rng::from_seed(key(seed, "rows", epoch)));
     order
 }
 
@@ -239,15 +242,16 @@ mod tests {
     proptest! {
         #[test]
         fn an_epoch_visits_every_row_once(
-            lengths in prop::collection::vec(1_usize..200, 0..300), size in 1_usize..20, seed: u64, epoch in 0_u64..5,
+            lengths in prop::collection::vec(1_usize..200, 0..300), size in 1_usize..20, bucketing in 1_usize..20,
+            seed: u64, epoch in 0_u64..5,
         ) {
-            let batches = shuffled_batches(&lengths, size, seed, epoch);
+            let batches = shuffled_batches(&lengths, size, bucketing, seed, epoch);
             prop_assert_eq!(batches.len(), lengths.len().div_ceil(size));
             prop_assert!(batches.iter().all(|batch| !batch.is_empty() && batch.len() <= size));
             let mut places = batches.concat();
             places.sort_unstable();
             prop_assert_eq!(places, (0..lengths.len()).collect::<Vec<_>>());
-            prop_assert_eq!(batches, shuffled_batches(&lengths, size, seed, epoch));
+            prop_assert_eq!(batches, shuffled_batches(&lengths, size, bucketing, seed, epoch));
         }
 
         #[test]

@@ -4,9 +4,11 @@
 use serde_json::Value;
 
 use super::batch::{Sequence, TooLong};
+use super::dpo::PairRow;
 use super::kto::KtoRow;
 use super::rows::{Fate, TrainRow};
-use crate::examples::{KtoExample, SftExample};
+use crate::chat::Message;
+use crate::examples::{KtoExample, PairExample, SftExample};
 use crate::model::chat::{Completion, encode, encode_completion};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
 
@@ -93,6 +95,34 @@ pub fn kto(
     sift(all, limit, too_long, |row| (&row.sequence, Some(row.desirable)))
 }
 
+/// Pairs as rows; every token of both completions is scored.
+///
+/// As in the reference the prompt is the common start of the encoded prompt and of both encoded wholes. A pair's tokens are
+/// those of both sides together; it is too long where one of them is.
+///
+/// # Errors
+/// As [`sft`].
+pub fn pairs(
+    tokenizer: &Tokenizer,
+    examples: &[PairExample],
+    limit: usize,
+    too_long: TooLong,
+) -> Result<Encoded<PairRow>, EncodeError> {
+    let one = |example: &PairExample| {
+        let tools = tools(example.tools.as_deref())?;
+        let side = |completion: &[Message]| encode_completion(tokenizer, &example.prompt, completion, &tools);
+        let (chosen, rejected) = (side(&example.chosen)?, side(&example.rejected)?);
+        let prompt = chosen.prompt.min(rejected.prompt);
+        let sides = [chosen, rejected].map(|Completion { ids, .. }| {
+            let scored = (0..ids.len()).map(|place| place >= prompt).collect();
+            Sequence { dialogue: example.dialogue.clone(), ids, scored }
+        });
+        Ok(PairRow { sides })
+    };
+    let all = examples.iter().map(one).collect::<Result<Vec<_>, EncodeError>>()?;
+    sift_all(all, limit, too_long, |row: &PairRow| (row.sides.iter().collect(), None))
+}
+
 /// The definitions of the tools that an example's chat may call.
 fn tools(schemas: Option<&str>) -> Result<Vec<Value>, EncodeError> {
     schemas.map_or(Ok(Vec::new()), serde_json::from_str).map_err(|error| EncodeError::Tools(error.to_string()))
@@ -104,29 +134,40 @@ fn sift<T>(
     too_long: TooLong,
     part: impl Fn(&T) -> (&Sequence, Option<bool>),
 ) -> Result<Encoded<T>, EncodeError> {
-    let example = |(place, one): (usize, &T)| {
+    sift_all(all, limit, too_long, |one| {
         let (sequence, label) = part(one);
-        let (tokens, scored) = (sequence.ids.len(), sequence.scored_tokens());
-        let (trained_tokens, fate) = if tokens > limit {
+        (vec![sequence], label)
+    })
+}
+
+/// Parts what can be trained on from the rest. A row has one or several sequences, and is too long or without anything to
+/// learn where one of them is.
+fn sift_all<T>(
+    all: Vec<T>,
+    limit: usize,
+    too_long: TooLong,
+    parts: impl Fn(&T) -> (Vec<&Sequence>, Option<bool>),
+) -> Result<Encoded<T>, EncodeError> {
+    let longest = |sequences: &[&Sequence]| sequences.iter().map(|one| one.ids.len()).max().unwrap_or(0);
+    let example = |(place, one): (usize, &T)| {
+        let (sequences, label) = parts(one);
+        let scored: Vec<usize> = sequences.iter().map(|one| one.scored_tokens()).collect();
+        let (trained_tokens, fate) = if longest(&sequences) > limit {
             (0, Fate::TooLong)
-        } else if scored == 0 {
+        } else if scored.contains(&0) {
             (0, Fate::NothingToLearn)
         } else {
-            (scored as u64, Fate::Trained)
+            (scored.iter().sum::<usize>() as u64, Fate::Trained)
         };
-        let (place, dialogue) = (place as u64, sequence.dialogue.clone());
-        TrainRow { place, dialogue, label, tokens: Some(tokens as u64), trained_tokens, times: 0, fate }
+        let tokens = Some(sequences.iter().map(|one| one.ids.len() as u64).sum());
+        let dialogue = sequences.first().map(|one| one.dialogue.clone()).unwrap_or_default();
+        TrainRow { place: place as u64, dialogue, label, tokens, trained_tokens, times: 0, fate }
     };
     let examples: Vec<TrainRow> = all.iter().enumerate().map(example).collect();
     let long = || examples.iter().zip(&all).filter(|(example, _)| example.fate == Fate::TooLong);
-    if let (TooLong::Error, Some((_, first))) = (too_long, long().next()) {
-        let Sequence { dialogue, ids, .. } = part(first).0;
-        return Err(EncodeError::TooLong {
-            dialogue: dialogue.clone(),
-            tokens: ids.len(),
-            limit,
-            count: long().count(),
-        });
+    if let (TooLong::Error, Some((example, first))) = (too_long, long().next()) {
+        let (dialogue, tokens) = (example.dialogue.clone(), longest(&parts(first).0));
+        return Err(EncodeError::TooLong { dialogue, tokens, limit, count: long().count() });
     }
     let trained = all.into_iter().zip(&examples).filter(|(_, example)| example.fate == Fate::Trained);
     Ok(Encoded { rows: trained.map(|(one, _)| one).collect(), examples })
@@ -135,7 +176,6 @@ fn sift<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::Message;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::train(["I want a cheap hotel", "SPEAK Which area? <COMMAND_END>"], 300).unwrap()
@@ -199,5 +239,29 @@ mod tests {
         let long = &encoded.examples[1];
         assert!(long.tokens.unwrap() > 50 && long.trained_tokens == 0 && long.label == Some(true));
         assert_eq!(encoded.rows, kto(&tokenizer, &examples[..1], 50, TooLong::Error).unwrap().rows);
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_answer_the_same_prompt() {
+        let tokenizer = tokenizer();
+        let pair = |dialogue: &str, chosen: &str, rejected: &str| PairExample {
+            dialogue: dialogue.to_owned(),
+            prompt: vec![Message::system("Help."), Message::user("a cheap hotel")],
+            chosen: vec![Message::assistant(chosen)],
+            rejected: vec![Message::assistant(rejected)],
+            tools: None,
+        };
+        let examples = [pair("a", "SPEAK Which area?", "a"), pair("b", "a", &"area ".repeat(60))];
+        let encoded = pairs(&tokenizer, &examples, 60, TooLong::Drop).unwrap();
+        assert_eq!((encoded.rows.len(), encoded.count(Fate::TooLong)), (1, 1));
+        let alone = |label, text| {
+            kto(&tokenizer, &[example("a", label, text)], 60, TooLong::Error).unwrap().rows.remove(0).sequence
+        };
+        let [chosen, rejected] = &encoded.rows[0].sides;
+        assert_eq!((chosen, rejected), (&alone(true, "SPEAK Which area?"), &alone(false, "a")));
+        let tokens = (chosen.ids.len() + rejected.ids.len()) as u64;
+        assert_eq!((encoded.examples[0].tokens, encoded.examples[0].label), (Some(tokens), None));
+        let error = pairs(&tokenizer, &examples, 60, TooLong::Error).unwrap_err().to_string();
+        assert!(error.starts_with("dialogue `b` has ") && error.contains("(1 examples are too long)"), "{error}");
     }
 }

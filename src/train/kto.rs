@@ -1,22 +1,17 @@
 //! KTO: desirable completions are made likelier, undesirable ones less likely, both against the frozen base (reference,
 //! sections 1 and 3).
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::batch::{Part, Sequence, parts, rotation, shuffled};
-use super::loss::{kto_loss, rewards};
-use super::objective::{KtoConstants, KtoLoss, kl_estimate};
-use super::optimise::{Gradients, tracked, untracked};
-use super::step::{
-    Measured, Plan, Settings, Trained, Training, check_lengths, device, host, limits, log_probs, sequence_log_probs,
-};
-use super::workers::Workers;
-use super::{TrainError, TrainLog, Watch, checkpoint, loss};
+use super::batch::{Sequence, rotation, shuffled};
+use super::figures::Figures;
+use super::learner::{Learner, Under, check_sequences};
+use super::objective::{self, KtoConstants, KtoLoss, kl_estimate};
+use super::plan::Plan;
+use super::run::{Method, Seen, Trained, Training, dropout_seed};
+use super::settings::{Examples, Settings};
+use super::{RowName, TrainError, TrainLog, Watch};
 use crate::model::Decoder;
-
-/// Sequences that the base runs over between two looks at the wish to stop.
-const REFERENCE_CHUNK: usize = 256;
 
 /// A continuation of a prompt, desirable or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +40,14 @@ pub struct KtoSettings {
 /// What the frozen base says of a row, and the mismatched pair that it makes for the KL estimate.
 struct Prepared<'a> {
     row: &'a KtoRow,
+    place: usize,
     reference: f64,
     /// The row's prompt with another row's completion, and its log-probability under the base; `None` where the loss needs
     /// none.
     mismatched: Option<(Sequence, f64)>,
 }
 
-/// Trains `base` on the rows.
+/// Trains `base` on the rows; of a model with adapters the adapters alone, against the model without them.
 ///
 /// The order of rows is the same in every epoch, since the pairs for the KL estimate are made within a batch of
 /// `settings.batch_size` rows, which must be at least 2. The base's log-probabilities are computed once, before the first
@@ -61,25 +57,36 @@ struct Prepared<'a> {
 /// As [`super::sft::train`], and when the base gives a row a log-probability that is no finite number.
 pub fn train(
     base: Decoder,
-    rows: &[KtoRow],
+    rows: Examples<KtoRow>,
     settings: &Settings,
     kto: &KtoSettings,
     scratch: &Path,
     watch: &dyn Watch,
 ) -> Result<Trained, TrainError> {
-    let rows = ordered(rows, kto, settings.seed);
-    if rows.is_empty() {
+    let whole = KtoSettings { shuffle: false, ..kto.clone() };
+    let (ordered, held_out) = (ordered(rows.train, kto, settings.seed), ordered(rows.held_out, &whole, settings.seed));
+    if ordered.is_empty() {
         return Err(TrainError::NoExamples(" that have a scored token".to_owned()));
     }
-    let plan = Plan::new(rows.len(), settings);
-    let mut training = Training::begin(base.clone(), plan, settings, scratch, watch)?;
-    let prepared = prepare(base, &rows, kto, &training)?;
-    let batches: Vec<&[Prepared]> = prepared.chunks(settings.batch_size).collect();
-    while !training.done() {
-        let (_, range) = plan.batches_of(training.step);
-        training.advance(step(&training.model, &batches[range], kto, &training.workers))?;
-    }
-    Ok(training.finish())
+    let plan = Plan::new(ordered.len(), settings);
+    let pairs = [pairs(&ordered, settings, kto), pairs(&held_out, settings, kto)];
+    let all = ordered.iter().chain(&held_out).map(|(_, row)| &row.sequence).chain(pairs.iter().flatten());
+    let all: Vec<&Sequence> = all.collect();
+    check_sequences(base.architecture(), &all)?;
+    let mut training = Training::new(base, plan, settings, scratch, watch)?;
+    let reference = training.reference(&all)?;
+    let count = ordered.len() + held_out.len();
+    let (of_rows, of_pairs) = (&reference[..count], &reference[count..]);
+    let [of_train, of_held_out] = pairs;
+    let split = of_train.len().min(of_pairs.len());
+    let mut method = Kto {
+        rows: prepared(&ordered, &of_rows[..ordered.len()], of_train, &of_pairs[..split]),
+        held_out: prepared(&held_out, &of_rows[ordered.len()..], of_held_out, &of_pairs[split..]),
+        settings,
+        kto,
+        plan,
+    };
+    training.run(&mut method)
 }
 
 /// How many mismatched pairs are longer than `max_length`, and so lose the end of their completion.
@@ -89,81 +96,41 @@ pub fn cut_pairs(rows: &[KtoRow], batch_size: usize, kto: &KtoSettings, seed: u6
     }
     let rows = ordered(rows, kto, seed);
     let pairs = rotation(rows.len(), batch_size);
-    let length = |(row, other): (&&KtoRow, usize)| row.prompt + rows[other].sequence.ids.len() - rows[other].prompt;
+    let length = |((_, row), other): (&(usize, &KtoRow), usize)| {
+        let other = rows[other].1;
+        row.prompt + other.sequence.ids.len() - other.prompt
+    };
     rows.iter().zip(pairs).map(length).filter(|length| *length > kto.max_length).count()
 }
 
-/// How often [`train`] trains on each of these rows, all of which must have a scored token.
-pub fn times(rows: &[KtoRow], settings: &Settings, kto: &KtoSettings) -> Vec<u64> {
+/// How often each of these rows, all of which must have a scored token, is trained on in so many steps of [`train`].
+pub fn times(rows: &[KtoRow], settings: &Settings, kto: &KtoSettings, steps: u64) -> Vec<u64> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let (whole, rest) = Plan::new(rows.len(), settings).extent();
+    let (whole, rest) = Plan::new(rows.len(), settings).extent(steps);
     let mut times = vec![whole; rows.len()];
-    let order = order(rows, kto, settings.seed);
     let seen = rest.end * settings.batch_size;
-    order.into_iter().take(seen).for_each(|place| times[place] += 1);
+    ordered(rows, kto, settings.seed).into_iter().take(seen).for_each(|(place, _)| times[place] += 1);
     times
 }
 
-/// The rows that can be learnt from, in the order of training.
-fn ordered<'a>(rows: &'a [KtoRow], kto: &KtoSettings, seed: u64) -> Vec<&'a KtoRow> {
-    order(rows, kto, seed).into_iter().map(|place| &rows[place]).collect()
-}
-
-/// Their places.
-fn order(rows: &[KtoRow], kto: &KtoSettings, seed: u64) -> Vec<usize> {
-    let places: Vec<usize> = (0..rows.len()).filter(|&place| rows[place].sequence.scored_tokens() > 0).collect();
+/// The rows that can be learnt from, in the order of training, each with its place.
+fn ordered<'a>(rows: &'a [KtoRow], kto: &KtoSettings, seed: u64) -> Vec<(usize, &'a KtoRow)> {
+    let rows: Vec<_> = rows.iter().enumerate().filter(|(_, row)| row.sequence.scored_tokens() > 0).collect();
     if !kto.shuffle {
-        return places;
+        return rows;
     }
-    shuffled(places.len(), seed).into_iter().map(|place| places[place]).collect()
+    shuffled(rows.len(), seed, 0).into_iter().map(|place| rows[place]).collect()
 }
 
-/// Rows with what the base says of them and of their mismatched pairs.
-fn prepare<'a>(
-    base: Decoder,
-    rows: &[&'a KtoRow],
-    kto: &KtoSettings,
-    training: &Training,
-) -> Result<Vec<Prepared<'a>>, TrainError> {
-    let others = rotation(rows.len(), training.settings.batch_size);
-    let pair = |(row, other): (&&KtoRow, usize)| mismatched(row, rows[other], kto.max_length);
-    let pairs: Vec<Sequence> = match kto.loss {
-        KtoLoss::ApoZeroUnpaired => Vec::new(),
-        KtoLoss::Kto => rows.iter().zip(others).map(pair).collect(),
-    };
-    let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).chain(&pairs).collect();
-    check_lengths(&base, &sequences)?;
-    let mut reference = reference(&untracked(base), &sequences, training)?;
-    let mut pairs = pairs.into_iter().zip(reference.split_off(rows.len()));
-    let prepared = |(row, reference): (&&'a KtoRow, f64)| Prepared { row, reference, mismatched: pairs.next() };
-    Ok(rows.iter().zip(reference).map(prepared).collect())
-}
-
-/// The base's log-probabilities. What is known is kept in the scratch folder when asked to stop and at the end, so that an
-/// interrupted training need not compute it again.
-fn reference(base: &Decoder, sequences: &[&Sequence], training: &Training) -> Result<Vec<f64>, TrainError> {
-    let Training { settings, scratch, watch, .. } = training;
-    let mut known = checkpoint::load_reference(scratch, sequences.len())?;
-    while known.len() < sequences.len() {
-        let rest = &sequences[known.len()..];
-        let chunk = &rest[..rest.len().min(REFERENCE_CHUNK)];
-        let values = sequence_log_probs(base, chunk, &training.workers);
-        if let Some((sequence, value)) = chunk.iter().zip(&values).find(|(_, value)| !value.is_finite()) {
-            return Err(TrainError::Reference { dialogue: sequence.dialogue.clone(), value: *value });
-        }
-        known.extend(values);
-        watch.prepared(known.len() as u64, sequences.len() as u64);
-        let stop = watch.stop();
-        if stop || (settings.checkpoint_every > 0 && known.len() == sequences.len()) {
-            checkpoint::save_reference(scratch, &known)?;
-        }
-        if stop {
-            return Err(TrainError::Stopped(training.step));
-        }
+/// Every row's prompt with another's completion; none where the loss needs none.
+fn pairs(rows: &[(usize, &KtoRow)], settings: &Settings, kto: &KtoSettings) -> Vec<Sequence> {
+    if kto.loss == KtoLoss::ApoZeroUnpaired {
+        return Vec::new();
     }
-    Ok(known)
+    let others = rotation(rows.len(), settings.batch_size);
+    rows.iter().zip(others).map(|((_, row), other)| mismatched(row, rows[other].1, kto.max_length)).collect()
 }
 
 /// One row's prompt with another's completion, cut at `max_length`.
@@ -176,114 +143,94 @@ fn mismatched(row: &KtoRow, other: &KtoRow, max_length: usize) -> Sequence {
     Sequence { dialogue: row.sequence.dialogue.clone(), ids, scored }
 }
 
-/// Loss and gradient of one step: the mean over its batches, each with its own KL estimate.
-fn step(model: &Decoder, batches: &[&[Prepared]], kto: &KtoSettings, workers: &Workers) -> Measured {
-    let kls: Vec<f64> = batches.iter().map(|batch| batch_kl(model, batch, workers)).collect();
-    let mut jobs = Vec::new();
-    for (batch, kl) in batches.iter().zip(&kls) {
-        let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
-        for part in parts(&sequences, 1, limits(model)) {
-            jobs.push((model.clone(), *batch, *kl, part));
+/// Rows with what the base says of them and of their mismatched pairs.
+fn prepared<'a>(
+    rows: &[(usize, &'a KtoRow)],
+    of_rows: &[f64],
+    pairs: Vec<Sequence>,
+    of_pairs: &[f64],
+) -> Vec<Prepared<'a>> {
+    let mut pairs = pairs.into_iter().zip(of_pairs.iter().copied());
+    let one = |(&(place, row), &reference): (&(usize, &'a KtoRow), &f64)| Prepared {
+        row,
+        place,
+        reference,
+        mismatched: pairs.next(),
+    };
+    rows.iter().zip(of_rows).map(one).collect()
+}
+
+struct Kto<'a> {
+    rows: Vec<Prepared<'a>>,
+    held_out: Vec<Prepared<'a>>,
+    settings: &'a Settings,
+    kto: &'a KtoSettings,
+    plan: Plan,
+}
+
+impl Method for Kto<'_> {
+    /// The mean over the step's batches, each with its own KL estimate.
+    fn step(&mut self, learner: &mut dyn Learner, step: u64) -> Result<Seen, TrainError> {
+        let (_, range) = self.plan.batches_of(step);
+        let batches: Vec<&[Prepared]> = self.rows.chunks(self.settings.batch_size).collect();
+        let (batches, constants) = (&batches[range], &self.kto.constants);
+        let (mut loss, mut kls, mut figures) = (0.0, 0.0, Figures::default());
+        for (number, batch) in batches.iter().enumerate() {
+            let kl = batch_kl(learner, batch)?;
+            kls += kl;
+            let share = 1.0 / (batch.len() * batches.len()) as f64;
+            let term = |row: &Prepared, policy: f64| {
+                objective::kto(policy, row.reference, row.row.desirable, kl, constants).scaled(share)
+            };
+            let slope = |first: usize, group: &[f64]| {
+                group
+                    .iter()
+                    .zip(&batch[first..])
+                    .map(|(&policy, row)| term(row, policy).slopes[0])
+                    .collect::<Vec<f64>>()
+            };
+            let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
+            let found = learner.accumulate(&sequences, 1, &slope, dropout_seed(self.settings, step, number))?;
+            for (row, policy) in batch.iter().zip(found) {
+                loss += term(row, policy).loss;
+                figures.add(row.row.desirable, policy, row.reference, constants.beta);
+            }
         }
+        let rows = || batches.iter().copied().flatten();
+        let kl = (self.kto.loss == KtoLoss::Kto).then(|| kls / batches.len() as f64);
+        let tokens = rows().map(|row| row.row.sequence.ids.len() as u64).sum();
+        let scored_tokens = rows().map(|row| row.row.sequence.scored_tokens() as u64).sum();
+        let name = |row: &Prepared| RowName { dialogue: row.row.sequence.dialogue.clone(), place: row.place as u64 };
+        Ok(Seen {
+            row: figures.row(TrainLog { loss, tokens, scored_tokens, kl, ..TrainLog::default() }),
+            rows: rows().map(name).collect(),
+        })
     }
-    let work = |(model, batch, kl, part)| part_step(model, batch, kl, part, kto, batches.len());
-    let (mut loss, mut gradients, mut figures) = (0.0, Gradients::default(), Figures::default());
-    workers.in_order(jobs, work, |result| {
-        loss += result.loss;
-        gradients.add(result.gradients);
-        figures.add(&result.policy, &result.rows, kto.constants.beta);
-    });
-    let rows = || batches.iter().copied().flatten().map(|row| row.row);
-    let kl = (kto.loss == KtoLoss::Kto).then(|| kls.iter().sum::<f64>() / kls.len() as f64);
-    Measured {
-        gradients,
-        row: figures.row(TrainLog {
-            loss,
-            tokens: rows().map(|row| row.sequence.ids.len() as u64).sum(),
-            scored_tokens: rows().map(|row| row.sequence.scored_tokens() as u64).sum(),
-            kl,
-            ..TrainLog::default()
-        }),
-        dialogues: rows().map(|row| row.sequence.dialogue.clone()).collect::<BTreeSet<_>>(),
+
+    /// The mean over all rows, each with the KL estimate of its batch.
+    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<f64>, TrainError> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let mut sum = 0.0;
+        for batch in self.held_out.chunks(self.settings.batch_size) {
+            let kl = batch_kl(learner, batch)?;
+            let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
+            for (row, policy) in batch.iter().zip(learner.log_probs(&sequences, Under::Policy)?) {
+                sum += objective::kto(policy, row.reference, row.row.desirable, kl, &self.kto.constants).loss;
+            }
+        }
+        Ok(Some(sum / self.held_out.len() as f64))
     }
 }
 
 /// The KL estimate of a batch under the model of now; 0 where no pairs were made.
-fn batch_kl(model: &Decoder, batch: &[Prepared], workers: &Workers) -> f64 {
+fn batch_kl(learner: &mut dyn Learner, batch: &[Prepared]) -> Result<f64, TrainError> {
     let pairs: Vec<&(Sequence, f64)> = batch.iter().filter_map(|row| row.mismatched.as_ref()).collect();
+    if pairs.is_empty() {
+        return Ok(0.0);
+    }
     let sequences: Vec<&Sequence> = pairs.iter().map(|(sequence, _)| sequence).collect();
     let reference: Vec<f64> = pairs.iter().map(|(_, reference)| *reference).collect();
-    kl_estimate(&sequence_log_probs(model, &sequences, workers), &reference)
-}
-
-struct PartResult<'a> {
-    loss: f64,
-    gradients: Gradients,
-    policy: Vec<f64>,
-    rows: Vec<&'a Prepared<'a>>,
-}
-
-/// Forward and backward over one part of a batch, its loss a share of the mean over `count` batches.
-fn part_step<'a>(
-    model: Decoder,
-    batch: &'a [Prepared<'a>],
-    kl: f64,
-    part: Part,
-    kto: &KtoSettings,
-    count: usize,
-) -> PartResult<'a> {
-    let model = tracked(model, &[]);
-    let tensors = part.tensors(&device(&model));
-    let rows: Vec<&Prepared> = part.rows.iter().map(|row| &batch[*row]).collect();
-    let reference: Vec<f64> = rows.iter().map(|row| row.reference).collect();
-    let desirable: Vec<bool> = rows.iter().map(|row| row.row.desirable).collect();
-    let policy = loss::sequence_log_probs(log_probs(&model, &tensors), tensors.membership);
-    let loss = kto_loss(policy.clone(), &reference, &desirable, kl, &kto.constants, batch.len());
-    let loss = loss.div_scalar(count as f64);
-    let gradients = Gradients::backward(&model, &loss);
-    PartResult { loss: host(loss)[0], gradients, policy: host(policy), rows }
-}
-
-/// Sums over the desirable and the undesirable rows of a step.
-#[derive(Default)]
-struct Figures {
-    chosen: Side,
-    rejected: Side,
-}
-
-#[derive(Default)]
-struct Side {
-    rows: usize,
-    reward: f64,
-    logps: f64,
-}
-
-impl Side {
-    fn mean(&self, sum: f64) -> Option<f64> {
-        (self.rows > 0).then(|| sum / self.rows as f64)
-    }
-}
-
-impl Figures {
-    fn add(&mut self, policy: &[f64], rows: &[&Prepared], beta: f64) {
-        let reference: Vec<f64> = rows.iter().map(|row| row.reference).collect();
-        for ((row, reward), logps) in rows.iter().zip(rewards(policy, &reference, beta)).zip(policy) {
-            let side = if row.row.desirable { &mut self.chosen } else { &mut self.rejected };
-            side.rows += 1;
-            side.reward += reward;
-            side.logps += logps;
-        }
-    }
-
-    fn row(&self, row: TrainLog) -> TrainLog {
-        let (chosen, rejected) = (self.chosen.mean(self.chosen.reward), self.rejected.mean(self.rejected.reward));
-        TrainLog {
-            rewards_chosen: chosen,
-            rewards_rejected: rejected,
-            rewards_margin: chosen.zip(rejected).map(|(chosen, rejected)| chosen - rejected),
-            logps_chosen: self.chosen.mean(self.chosen.logps),
-            logps_rejected: self.rejected.mean(self.rejected.logps),
-            ..row
-        }
-    }
+    Ok(kl_estimate(&learner.log_probs(&sequences, Under::Policy)?, &reference))
 }

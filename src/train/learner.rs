@@ -6,12 +6,15 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::batch::Sequence;
 use super::host::HostLearner;
 use super::optimise::AdamWConfig;
 use super::plain::PlainLearner;
+use super::workers::on_cpu;
 use crate::model::Decoder;
 use crate::model::architecture::Architecture;
 
@@ -124,6 +127,19 @@ pub struct LearnerSettings {
     pub adam: AdamWConfig,
     /// Whether only the layers' inputs are kept for the backward pass, and the rest is computed again.
     pub checkpointing: bool,
+    /// In how many bits the device computes.
+    pub precision: Precision,
+}
+
+/// In how many bits a device computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the exponents of 32; the optimiser keeps weights of 32 bits. Not on the processor.
+    Bf16,
 }
 
 /// A learner for the device that the model's parameters lie on.
@@ -131,7 +147,11 @@ pub struct LearnerSettings {
 /// # Errors
 /// When the device cannot train this model, or threads cannot be started.
 pub fn open(base: Decoder, settings: LearnerSettings) -> Result<Box<dyn Learner>, TrainError> {
-    if device(&base) == Device::flex() {
+    if settings.precision == Precision::Bf16 {
+        let place = if on_cpu(&device(&base)) { "the processor" } else { "this device" };
+        return Err(TrainError::Unsupported(format!("{place} trains in 32 bits only; set `precision: f32`")));
+    }
+    if on_cpu(&device(&base)) {
         return Ok(Box::new(HostLearner::new(base, settings)?));
     }
     Ok(Box::new(PlainLearner::new(base, settings)?))

@@ -21,22 +21,26 @@ pub struct TrainLog {
     pub tokens: u64,
     /// Tokens that carried a loss.
     pub scored_tokens: u64,
+    /// The loss over the examples that are held out, after the update, where it was measured.
+    pub eval_loss: Option<f64>,
     /// KTO: the KL estimate, averaged over the step's batches.
     pub kl: Option<f64>,
-    /// KTO: the mean reward of desirable rows; `None` where the step has none.
+    /// The mean reward of desirable or chosen completions; `None` where the step has none, as in SFT.
     pub rewards_chosen: Option<f64>,
-    /// KTO: the mean reward of undesirable rows.
+    /// The mean reward of undesirable or rejected completions.
     pub rewards_rejected: Option<f64>,
-    /// KTO: the difference of the two.
+    /// The difference of the two.
     pub rewards_margin: Option<f64>,
-    /// KTO: the mean log-probability of desirable completions.
+    /// Pairs: the share of those whose chosen side has the higher reward.
+    pub rewards_accuracy: Option<f64>,
+    /// The mean log-probability of desirable or chosen completions.
     pub logps_chosen: Option<f64>,
-    /// KTO: the mean log-probability of undesirable completions.
+    /// The mean log-probability of undesirable or rejected completions.
     pub logps_rejected: Option<f64>,
 }
 
 impl Row for TrainLog {
-    const TYPE: &'static str = "train.log/v1";
+    const TYPE: &'static str = "train.log/v2";
 }
 
 /// Who listens to a training.
@@ -45,9 +49,12 @@ pub trait Watch {
     /// [`super::TrainError::Stopped`].
     fn stop(&self) -> bool;
 
-    /// Before the first step of KTO: the base model has seen so many sequences.
+    /// Before the first step, where a loss looks at the base model: it has seen so many sequences.
     fn prepared(&self, done: u64, sequences: u64);
 
-    /// A step is done, of so many.
+    /// A step is done, of so many; it is not yet evaluated.
     fn step(&self, row: &TrainLog, steps: u64);
+
+    /// After some steps: the loss over the examples that are held out.
+    fn evaluated(&self, step: u64, loss: f64);
 }

@@ -1,9 +1,10 @@
-//! Training: supervised fine-tuning and KTO on our own decoders.
+//! Training: supervised fine-tuning, KTO and losses of pairs on our own decoders, of all weights or of adapters.
 //!
-//! [`sft`] and [`kto`] each read top to bottom as the whole training of their kind. The rest is what both need: [`loss`]
-//! (the arithmetic), [`batch`] (rows to padded parts), [`schedule`] (the learning rate), [`optimise`] (gradients and AdamW),
-//! [`workers`] (parts on several cores), [`checkpoint`] (going on after a kill), [`log`] and [`rows`] (what is written down of
-//! steps and of examples), [`weights`] (of KTO's two kinds of rows).
+//! [`sft`], [`kto`] and [`dpo`] each read top to bottom as the training of their kind: which rows come when, and what the loss
+//! asks for. [`run`] is what they share from step to step: [`plan`] and [`schedule`] (which batches, which learning rate),
+//! [`evaluate`] (held-out examples and the early end), [`checkpoint`] (going on after a kill), [`log`] and [`rows`] (what is
+//! written down of steps and of examples). [`objective`] holds the losses, functions of sequences' log-probabilities on the host;
+//! [`learner`] is the border to the devices behind it.
 //!
 //! On the processor the same examples, parameters and base model give the same weights bit for bit, whatever the number of
 //! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models
@@ -11,7 +12,10 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod dpo;
 pub mod encode;
+mod evaluate;
+mod figures;
 pub mod host;
 pub mod kto;
 pub mod learner;
@@ -20,15 +24,28 @@ pub mod loss;
 pub mod objective;
 pub mod optimise;
 pub mod plain;
+pub mod plan;
+mod reference;
 pub mod rows;
+mod run;
 pub mod schedule;
+pub mod settings;
 pub mod sft;
-mod step;
 pub mod weights;
 pub mod workers;
 
 pub use log::{TrainLog, Watch};
-pub use step::{Settings, Trained};
+pub use run::Trained;
+pub use settings::{Evaluation, Examples, Settings};
+
+/// A row of a batch, as errors name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowName {
+    /// The dialogue that it comes from.
+    pub dialogue: String,
+    /// Its place among the rows that the training was given, from 0.
+    pub place: u64,
+}
 
 /// Why a training ended without a model.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +64,7 @@ pub enum TrainError {
         limit: usize,
     },
     /// Loss or gradient is no number any more.
-    #[error("the {what} of step {step} is {value}; its dialogues are {}", dialogues.join(", "))]
+    #[error("the {what} of step {step} is {value}{}", names(rows))]
     NotFinite {
         /// The step, from 1.
         step: u64,
@@ -55,8 +72,8 @@ pub enum TrainError {
         what: &'static str,
         /// NaN or an infinity.
         value: f64,
-        /// The dialogues of the step's rows, each once.
-        dialogues: Vec<String>,
+        /// The step's rows.
+        rows: Vec<RowName>,
     },
     /// A log-probability under the base model is no number.
     #[error("the base model gives dialogue `{dialogue}` the log-probability {value}")]
@@ -107,5 +124,19 @@ pub enum TrainError {
     Log(anyhow::Error),
 }
 
+/// The rows of a step, so many of them as one can read.
+fn names(rows: &[RowName]) -> String {
+    const MOST: usize = 40;
+    if rows.is_empty() {
+        return String::new();
+    }
+    let named = rows.iter().take(MOST).map(|row| format!("{} (dialogue `{}`)", row.place, row.dialogue));
+    let beyond = rows.len().saturating_sub(MOST);
+    let rest = if beyond > 0 { format!(" and {beyond} more") } else { String::new() };
+    format!("; its rows are {}{rest}", named.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod parity_tests;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,8 @@ use crate::table::Row;
 pub enum Fate {
     /// It was trained on.
     Trained,
+    /// It is held out: the evaluations measure its loss.
+    HeldOut,
     /// The training ended before it was its turn.
     NotReached,
     /// It is left out: longer than allowed.
@@ -25,6 +27,7 @@ impl Fate {
     pub fn name(self) -> &'static str {
         match self {
             Self::Trained => "trained",
+            Self::HeldOut => "held_out",
             Self::NotReached => "not_reached",
             Self::TooLong => "too_long",
             Self::NothingToLearn => "nothing_to_learn",

@@ -32,9 +32,23 @@ impl Schedule {
     }
 }
 
-/// The number of warm-up steps for a share of all steps, rounded up.
-pub fn warmup_steps(total: u64, ratio: f64) -> u64 {
-    (total as f64 * ratio).ceil() as u64
+/// For how long the learning rate rises before it falls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Warmup {
+    /// A share of all steps, rounded up.
+    Ratio(f64),
+    /// So many steps.
+    Steps(u64),
+}
+
+impl Warmup {
+    /// The number of steps, of so many in all.
+    pub fn steps(self, total: u64) -> u64 {
+        match self {
+            Self::Ratio(ratio) => (total as f64 * ratio).ceil() as u64,
+            Self::Steps(steps) => steps,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,8 +71,10 @@ mod tests {
 
     #[test]
     fn warmup_rounds_up() {
-        assert_eq!(warmup_steps(101, 0.1), 11);
-        assert_eq!(warmup_steps(100, 0.0), 0);
+        assert_eq!(
+            (Warmup::Ratio(0.1).steps(101), Warmup::Ratio(0.0).steps(100), Warmup::Steps(7).steps(3)),
+            (11, 0, 7)
+        );
     }
 
     proptest! {

@@ -6,19 +6,23 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::batch::Sequence;
+use super::batch::{BUCKETING, Sequence};
+use super::checkpoint::{self, Saved};
+use super::dpo::{PairRow, PairSettings};
 use super::kto::{KtoRow, KtoSettings};
-use super::objective::{KtoConstants, KtoLoss};
+use super::learner::{LearnerSettings, Precision, without_adapters};
+use super::objective::{KtoConstants, KtoLoss, PairConstants, PairLoss};
 use super::optimise::{AdamWConfig, parameters};
-use super::schedule::Schedule;
-use super::step::{Settings, Trained, host};
-use super::{TrainError, TrainLog, Watch, kto, sft};
+use super::schedule::{Schedule, Warmup};
+use super::sft::SftSettings;
+use super::{Evaluation, Examples, Settings, TrainError, TrainLog, Trained, Watch, dpo, kto, sft};
 use crate::model::linear::Adapter;
 use crate::model::lora::LoraConfig;
 use crate::model::{Decoder, ModelConfig};
 
 /// Settings for a short training without checkpoints.
 pub(super) fn settings() -> Settings {
+    let adam = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
     Settings {
         epochs: 1.0,
         max_steps: None,
@@ -26,11 +30,12 @@ pub(super) fn settings() -> Settings {
         accumulation: 1,
         learning_rate: 1e-2,
         schedule: Schedule::Linear,
-        warmup_ratio: 0.1,
-        adam: AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() },
+        warmup: Warmup::Ratio(0.1),
         max_grad_norm: 1.0,
         seed: 7,
         checkpoint_every: 0,
+        evaluation: Evaluation::default(),
+        learner: LearnerSettings { adam, ..LearnerSettings::default() },
     }
 }
 
@@ -95,10 +100,11 @@ fn rows(count: usize) -> Vec<KtoRow> {
 
 /// Stops before the given step, and keeps what it heard.
 #[derive(Default)]
-struct Listener {
+pub(super) struct Listener {
     stop_after: Option<u64>,
     prepared: Cell<u64>,
     heard: RefCell<Vec<TrainLog>>,
+    evaluations: RefCell<Vec<(u64, f64)>>,
 }
 
 impl Watch for Listener {
@@ -116,6 +122,10 @@ impl Watch for Listener {
         assert!(row.step <= steps);
         self.heard.borrow_mut().push(row.clone());
     }
+
+    fn evaluated(&self, step: u64, loss: f64) {
+        self.evaluations.borrow_mut().push((step, loss));
+    }
 }
 
 /// No folder: those trainings keep no checkpoint.
@@ -123,13 +133,21 @@ fn nowhere() -> &'static Path {
     Path::new("no such folder")
 }
 
-fn bits(trained: &Trained) -> Vec<u64> {
-    parameters(&trained.model).into_iter().flat_map(host).map(f64::to_bits).collect()
+fn bits(trained: &Trained) -> Vec<u32> {
+    let bits = |tensor: Tensor<1>| tensor.into_data().iter::<f32>().map(f32::to_bits).collect::<Vec<u32>>();
+    parameters(&trained.model).into_iter().flat_map(bits).collect()
 }
 
 fn sft(settings: &Settings) -> Result<Trained, TrainError> {
-    sft::train(decoder(), &sequences(30), settings, nowhere(), &Listener::default())
+    sft_on(decoder(), settings, nowhere(), &Listener::default())
 }
+
+/// SFT of a model on thirty sequences, checkpoints in `scratch`.
+fn sft_on(model: Decoder, settings: &Settings, scratch: &Path, listener: &Listener) -> Result<Trained, TrainError> {
+    sft::train(model, Examples::all(&sequences(30)), settings, BUCKETS, scratch, listener)
+}
+
+const BUCKETS: SftSettings = SftSettings { bucketing: BUCKETING };
 
 fn kto_settings() -> KtoSettings {
     let constants = KtoConstants { beta: 0.1, desirable: 1.0, undesirable: 1.0 };
@@ -137,7 +155,7 @@ fn kto_settings() -> KtoSettings {
 }
 
 fn kto(settings: &Settings) -> Result<Trained, TrainError> {
-    kto::train(decoder(), &rows(20), settings, &kto_settings(), nowhere(), &Listener::default())
+    kto::train(decoder(), Examples::all(&rows(20)), settings, &kto_settings(), nowhere(), &Listener::default())
 }
 
 #[test]
@@ -174,13 +192,19 @@ fn tells_of(log: &[TrainLog], sequences: &[Sequence], times: &[u64]) {
 fn what_is_said_to_be_trained_on_is() {
     for (max_steps, batch_size, accumulation) in [(1, 4, 1), (2, 4, 2), (5, 4, 2), (11, 3, 1), (16, 7, 3)] {
         let settings = Settings { max_steps: Some(max_steps), batch_size, accumulation, ..settings() };
-        tells_of(&sft(&settings).unwrap().log, &sequences(30), &sft::times(&sequences(30), &settings));
+        tells_of(
+            &sft(&settings).unwrap().log,
+            &sequences(30),
+            &sft::times(&sequences(30), &settings, BUCKETS, max_steps),
+        );
         let kto_settings = KtoSettings { shuffle: true, ..kto_settings() };
-        let trained = kto::train(decoder(), &rows(20), &settings, &kto_settings, nowhere(), &Listener::default());
+        let trained =
+            kto::train(decoder(), Examples::all(&rows(20)), &settings, &kto_settings, nowhere(), &Listener::default());
         let all: Vec<Sequence> = rows(20).into_iter().map(|row| row.sequence).collect();
-        tells_of(&trained.unwrap().log, &all, &kto::times(&rows(20), &settings, &kto_settings));
+        tells_of(&trained.unwrap().log, &all, &kto::times(&rows(20), &settings, &kto_settings, max_steps));
     }
-    assert!(sft::times(&[], &settings()).is_empty() && kto::times(&[], &settings(), &kto_settings()).is_empty());
+    assert!(sft::times(&[], &settings(), BUCKETS, 3).is_empty());
+    assert!(kto::times(&[], &settings(), &kto_settings(), 3).is_empty());
 }
 
 #[test]
@@ -227,10 +251,8 @@ fn interrupted(
 fn an_interrupted_sft_ends_with_the_same_bits_and_the_same_log() {
     let settings = Settings { epochs: 1.5, ..settings() };
     let whole = sft(&settings).unwrap();
-    let pieces = interrupted(&settings, |settings, scratch, listener| {
-        sft::train(decoder(), &sequences(30), settings, scratch, listener)
-    });
-    assert_eq!(bits(&whole), bits(&pieces));
+    let pieces = interrupted(&settings, |settings, scratch, listener| sft_on(decoder(), settings, scratch, listener));
+    assert!(bits(&whole) == bits(&pieces));
     assert_eq!(whole.log, pieces.log);
 }
 
@@ -239,9 +261,9 @@ fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
     let settings = Settings { epochs: 2.0, ..settings() };
     let whole = kto(&settings).unwrap();
     let pieces = interrupted(&settings, |settings, scratch, listener| {
-        kto::train(decoder(), &rows(20), settings, &kto_settings(), scratch, listener)
+        kto::train(decoder(), Examples::all(&rows(20)), settings, &kto_settings(), scratch, listener)
     });
-    assert_eq!(bits(&whole), bits(&pieces));
+    assert!(bits(&whole) == bits(&pieces));
     assert_eq!(whole.log, pieces.log);
 }
 
@@ -249,7 +271,7 @@ fn an_interrupted_kto_ends_with_the_same_bits_and_the_same_log() {
 fn what_the_base_says_is_not_computed_again() {
     let scratch = tempfile::tempdir().unwrap();
     let train = |rows: &[KtoRow], listener: &Listener| {
-        kto::train(decoder(), rows, &settings(), &kto_settings(), scratch.path(), listener)
+        kto::train(decoder(), Examples::all(rows), &settings(), &kto_settings(), scratch.path(), listener)
     };
     let listener = Listener { stop_after: Some(0), ..Listener::default() };
     assert!(matches!(train(&rows(150), &listener).unwrap_err(), TrainError::Stopped(0)));
@@ -266,12 +288,12 @@ fn a_half_written_checkpoint_is_none_and_a_foreign_one_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::create_dir(scratch.path().join("step-00000004.tmp")).unwrap();
     let settings = Settings { checkpoint_every: 3, ..settings() };
-    let train = |model| sft::train(model, &sequences(30), &settings, scratch.path(), &Listener::default());
+    let train = |model| sft_on(model, &settings, scratch.path(), &Listener::default());
     assert_eq!(train(decoder()).unwrap().log[0].step, 1);
     let config = ModelConfig { intermediate_size: 8, ..decoder().config().clone() };
     let other = Decoder::init(&config, 3, &Device::flex()).unwrap();
     let error = train(other).unwrap_err().to_string();
-    assert!(error.contains("does not fit this training: `parameter.00007` is F32 [384]"), "{error}");
+    assert!(error.contains("does not fit this training: parameter 7 has 384 numbers"), "{error}");
 }
 
 #[test]
@@ -299,16 +321,21 @@ fn kto_accumulation_is_the_mean_over_batches() {
 #[test]
 fn the_unpaired_anchored_loss_estimates_no_kl() {
     let kto_settings = KtoSettings { loss: KtoLoss::ApoZeroUnpaired, ..kto_settings() };
-    let trained = kto::train(decoder(), &rows(8), &settings(), &kto_settings, nowhere(), &Listener::default()).unwrap();
+    let trained =
+        kto::train(decoder(), Examples::all(&rows(8)), &settings(), &kto_settings, nowhere(), &Listener::default())
+            .unwrap();
     assert!(trained.log.iter().all(|row| row.kl.is_none() && row.rewards_chosen.is_some()));
 }
 
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_dialogues() {
     let error =
-        sft(&Settings { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 0.0, ..settings() }).unwrap_err();
-    let TrainError::NotFinite { step, dialogues, .. } = &error else { panic!("{error}") };
-    assert!(*step > 1 && dialogues.len() == 4, "{error}");
+        sft(&Settings { learning_rate: 1e30, warmup: Warmup::Steps(0), max_grad_norm: 0.0, ..settings() }).unwrap_err();
+    let TrainError::NotFinite { step, rows, .. } = &error else { panic!("{error}") };
+    assert!(*step > 1 && rows.len() == 4, "{error}");
+    let row = &rows[3];
+    assert_eq!(row.dialogue, format!("d{}", row.place));
+    assert!(error.to_string().ends_with(&format!(", {} (dialogue `d{}`)", row.place, row.place)), "{error}");
 }
 
 #[test]
@@ -318,7 +345,7 @@ fn a_row_may_be_just_as_long_as_the_model_takes() {
         let model = Decoder::init(&config, 3, &Device::flex()).unwrap();
         let ids = (0..length).map(|place| (place % 20) as u32).collect();
         let example = Sequence { dialogue: "long".to_owned(), ids, scored: vec![true; length] };
-        sft::train(model, &[example], &settings(), nowhere(), &Listener::default())
+        sft::train(model, Examples::all(&[example]), &settings(), BUCKETS, nowhere(), &Listener::default())
     };
     assert_eq!(train(50).unwrap().log[0].scored_tokens, 49);
     let error = train(51).unwrap_err().to_string();
@@ -332,6 +359,137 @@ fn nothing_to_learn_is_an_error() {
         sequence
     };
     let examples: Vec<Sequence> = sequences(3).into_iter().map(blank).collect();
-    let error = sft::train(decoder(), &examples, &settings(), nowhere(), &Listener::default()).unwrap_err();
+    let error = sft::train(decoder(), Examples::all(&examples), &settings(), BUCKETS, nowhere(), &Listener::default())
+        .unwrap_err();
     assert_eq!(error.to_string(), "there are no examples to train on that have a scored token");
+}
+
+/// The chosen sides count upwards, the rejected ones downwards.
+fn pairs(count: usize) -> Vec<PairRow> {
+    let row = |index: usize| {
+        let [chosen, rejected] = [0, 1].map(|side| rows(index / 2 * 2 + 2)[index / 2 * 2 + side].sequence.clone());
+        PairRow {
+            sides: [chosen, Sequence { ids: [&rows(2)[0].sequence.ids[..4], &rejected.ids[4..]].concat(), ..rejected }],
+        }
+    };
+    (0..count).map(row).collect()
+}
+
+fn pair_settings(loss: PairLoss) -> PairSettings {
+    PairSettings { loss, constants: PairConstants { beta: 0.1, label_smoothing: 0.0, alpha: 0.01 } }
+}
+
+fn dpo(settings: &Settings, loss: PairLoss, scratch: &Path, listener: &Listener) -> Result<Trained, TrainError> {
+    dpo::train(decoder(), Examples::all(&pairs(20)), settings, pair_settings(loss), scratch, listener)
+}
+
+#[test]
+fn dpo_parts_the_chosen_from_the_rejected() {
+    let settings = Settings { epochs: 8.0, learning_rate: 5e-3, ..settings() };
+    let losses = [PairLoss::Dpo, PairLoss::Spin, PairLoss::Selm].map(|loss| {
+        let log = dpo(&settings, loss, nowhere(), &Listener::default()).unwrap().log;
+        let (first, last) = (&log[0], log.last().unwrap());
+        assert!((first.loss - 2_f64.ln()).abs() < 1e-5 && first.kl.is_none(), "{first:?}");
+        assert!(last.rewards_margin.unwrap() > 0.5 && last.loss < 0.5, "{last:?}");
+        assert_eq!(last.rewards_accuracy, Some(1.0));
+        last.loss
+    });
+    assert!(losses[0] == losses[1] && losses[0] != losses[2], "{losses:?}");
+}
+
+#[test]
+fn an_interrupted_dpo_ends_with_the_same_bits_and_the_same_log() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    let whole = dpo(&settings, PairLoss::Dpo, nowhere(), &Listener::default()).unwrap();
+    let train =
+        |settings: &Settings, scratch: &Path, listener: &Listener| dpo(settings, PairLoss::Dpo, scratch, listener);
+    let pieces = interrupted(&settings, train);
+    assert!(bits(&whole) == bits(&pieces));
+    assert_eq!(whole.log, pieces.log);
+}
+
+#[test]
+fn interrupted_adapters_end_with_the_same_bits_and_the_base_as_it_was() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    let base = adapted(decoder(), 4, 0.0);
+    let train = |settings: &Settings, scratch: &Path, listener: &Listener| {
+        kto::train(base.clone(), Examples::all(&rows(20)), settings, &kto_settings(), scratch, listener)
+    };
+    let whole = train(&settings, nowhere(), &Listener::default()).unwrap();
+    let pieces = interrupted(&settings, train);
+    assert!(bits(&whole) == bits(&pieces));
+    assert_eq!(whole.log, pieces.log);
+    // The reference is the model without its adapters, from which these ones begin at a distance.
+    assert!(whole.log[0].rewards_margin.unwrap().abs() > 1e-4, "{:?}", whole.log[0]);
+    let kept = bits(&Trained { model: without_adapters(whole.model.clone()), ..whole });
+    assert!(kept == bits(&Trained { model: decoder(), log: Vec::new(), kept: 0 }));
+}
+
+/// Trains on sequences that count, with others of the same kind or of nothing but noise held out.
+fn with_held_out(
+    settings: &Settings,
+    learnable: bool,
+    scratch: &Path,
+    listener: &Listener,
+) -> Result<Trained, TrainError> {
+    let mut held_out = sequences(35).split_off(30);
+    if !learnable {
+        held_out
+            .iter_mut()
+            .for_each(|one| one.ids.iter_mut().enumerate().for_each(|(at, id)| *id = (at * at % 19) as u32));
+    }
+    let examples = Examples { train: &sequences(30), held_out: &held_out };
+    sft::train(decoder(), examples, settings, BUCKETS, scratch, listener)
+}
+
+#[test]
+fn a_training_ends_when_held_out_examples_gain_nothing_and_keeps_the_best_weights() {
+    let evaluation = Evaluation { every: Some(2), patience: Some(3) };
+    let settings = Settings { epochs: 8.0, evaluation, ..settings() };
+    let listener = Listener::default();
+    let trained = with_held_out(&settings, false, nowhere(), &listener).unwrap();
+    let evaluations: Vec<(u64, f64)> =
+        trained.log.iter().filter_map(|row| row.eval_loss.map(|loss| (row.step, loss))).collect();
+    assert_eq!(*listener.evaluations.borrow(), evaluations);
+    let best =
+        evaluations.iter().copied().fold((0, f64::INFINITY), |best, new| if new.1 < best.1 { new } else { best });
+    assert_eq!(trained.kept, best.0);
+    assert_eq!(trained.log.len() as u64, best.0 + 6, "three more evaluations: {evaluations:?}");
+    assert!(trained.log.len() < 64);
+    // The same training, ended there by hand, has the same weights: the rate is that of the whole plan.
+    let stop = Listener { stop_after: Some(best.0), ..Listener::default() };
+    let scratch = tempfile::tempdir().unwrap();
+    with_held_out(&settings, false, scratch.path(), &stop).unwrap_err();
+    let Saved { state, .. } = checkpoint::load(scratch.path()).unwrap().unwrap();
+    let weights: Vec<u32> = state.parameters.concat().into_iter().map(f32::to_bits).collect();
+    assert!(bits(&trained) == weights);
+    let pieces =
+        interrupted(&settings, |settings, scratch, listener| with_held_out(settings, false, scratch, listener));
+    assert!(bits(&pieces) == bits(&trained));
+    assert_eq!((pieces.log, pieces.kept), (trained.log, trained.kept));
+}
+
+#[test]
+fn held_out_examples_are_measured_and_touch_nothing() {
+    let settings = Settings { epochs: 2.0, ..settings() };
+    let trained = with_held_out(&settings, true, nowhere(), &Listener::default()).unwrap();
+    let measured: Vec<(u64, bool)> = trained.log.iter().map(|row| (row.step, row.eval_loss.is_some())).collect();
+    assert_eq!(measured.iter().filter(|(_, is)| *is).map(|(step, _)| *step).collect::<Vec<_>>(), [8, 16]);
+    let (first, last) = (trained.log[7].eval_loss.unwrap(), trained.log[15].eval_loss.unwrap());
+    assert!(last < first, "{first} {last}");
+    assert!(bits(&trained) == bits(&sft(&settings).unwrap()) && trained.kept == 16);
+    let examples = Examples { train: &rows(20), held_out: &rows(5) };
+    let kto = kto::train(decoder(), examples, &settings, &kto_settings(), nowhere(), &Listener::default()).unwrap();
+    assert!(kto.log.last().unwrap().eval_loss.unwrap() < 0.5);
+    let examples = Examples { train: &pairs(20), held_out: &pairs(5) };
+    let loss = pair_settings(PairLoss::Dpo);
+    let dpo = dpo::train(decoder(), examples, &settings, loss, nowhere(), &Listener::default()).unwrap();
+    assert!(dpo.log.last().unwrap().eval_loss.unwrap() < 2_f64.ln());
+}
+
+#[test]
+fn what_the_processor_cannot_do_is_said() {
+    let learner = LearnerSettings { precision: Precision::Bf16, ..settings().learner };
+    let error = sft(&Settings { learner, ..settings() }).unwrap_err().to_string();
+    assert_eq!(error, "the processor trains in 32 bits only; set `precision: f32`");
 }

@@ -96,7 +96,8 @@ pub fn part_budget(device: &Device) -> usize {
     if on_cpu(device) { 512 } else { usize::MAX }
 }
 
-fn on_cpu(device: &Device) -> bool {
+/// Whether a device is the processor.
+pub(super) fn on_cpu(device: &Device) -> bool {
     *device == Device::flex()
 }
 
