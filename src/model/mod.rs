@@ -26,6 +26,10 @@ mod rope;
 pub mod sample;
 pub mod scheduler;
 pub mod template;
+pub mod pages;
+mod rope;
+pub mod sample;
+pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 
