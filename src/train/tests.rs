@@ -10,7 +10,7 @@ use super::batch::{BUCKETING, Sequence};
 use super::checkpoint::{self, Saved};
 use super::dpo::{PairRow, PairSettings};
 use super::kto::{KtoRow, KtoSettings};
-use super::learner::{LearnerSettings, Precision, without_adapters};
+use super::learner::{LearnerSettings, Precision};
 use super::objective::{KtoConstants, KtoLoss, PairConstants, PairLoss};
 use super::optimise::{AdamWConfig, parameters};
 use super::schedule::{Schedule, Warmup};
@@ -421,7 +421,7 @@ fn interrupted_adapters_end_with_the_same_bits_and_the_base_as_it_was() {
     assert_eq!(whole.log, pieces.log);
     // The reference is the model without its adapters, from which these ones begin at a distance.
     assert!(whole.log[0].rewards_margin.unwrap().abs() > 1e-4, "{:?}", whole.log[0]);
-    let kept = bits(&Trained { model: without_adapters(whole.model.clone()), ..whole });
+    let kept = bits(&Trained { model: whole.model.without_adapters(), ..whole });
     assert!(kept == bits(&Trained { model: decoder(), log: Vec::new(), kept: 0 }));
 }
 
