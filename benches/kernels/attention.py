@@ -27,8 +27,10 @@ def reference(q, k, v, seqs, scale, window):
 class Attention:
     """The kernels of one head size and type."""
 
-    def __init__(self, d, dtype):
-        self.k, self.name = Kernels("attend.cu", HEAD=d, BF16=int(dtype == BF16)), f"{SUFFIX[dtype]}_{d}"
+    def __init__(self, d, dtype, plain=False, **defines):
+        hopper = HOPPER and dtype == BF16 and d in (64, 128) and not plain
+        self.k = Kernels("attend_hopper.cu" if hopper else "attend.cu", HEAD=d, BF16=int(dtype == BF16), **defines)
+        self.name = f"{SUFFIX[dtype]}_{d}"
         self.d, self.shapes = d, self.k.numbers("attend_launch", 9)
 
     def forward(self, o, lse, q, k, v, strides, seqs, heads, kv, scale, window, n, longest):
@@ -54,11 +56,11 @@ def packed(n, heads, kv, d, dtype):
     return qkv, *qkv.split([heads, kv, kv], 1)
 
 
-def check_case(d, dtype, heads, kv, lengths, window):
+def check_case(d, dtype, heads, kv, lengths, window, plain=False):
     n, starts = sum(lengths), [sum(lengths[:i]) for i in range(len(lengths))]
     seqs = [(s, l, s, l) for s, l in zip(starts, lengths)]
     table = torch.tensor(seqs, device="cuda", dtype=torch.int32)
-    attention, scale, stride = Attention(d, dtype), d**-0.5, (heads + 2 * kv) * d
+    attention, scale, stride = Attention(d, dtype, plain), d**-0.5, (heads + 2 * kv) * d
     _, q, k, v = packed(n, heads, kv, d, dtype)
     do, o, lse, delta = random(n, heads, d, dtype=dtype), poison(n, heads, d, dtype=dtype), poison(heads, n), poison(heads, n)
     grad = poison(n, heads + 2 * kv, d, dtype=dtype)
@@ -71,7 +73,7 @@ def check_case(d, dtype, heads, kv, lengths, window):
     leaves = [x.double().requires_grad_() for x in (q, k, v)]
     expected, total = reference(*leaves, seqs, scale, window)
     expected.backward(do.double())
-    name = f"{SUFFIX[dtype]} {heads}/{kv}x{d} {lengths} window {window}"
+    name = f"{SUFFIX[dtype]} {heads}/{kv}x{d} {lengths} window {window}{' plain' * plain}"
     # Weights and their slopes are rounded to eight bits (bf16) or eleven (tf32) before they meet values and keys.
     limit = 8e-3 if dtype == BF16 else 1.5e-3
     check(f"attend_fwd {name}", o, expected, limit)
@@ -92,12 +94,16 @@ def check_prefix(d, dtype, heads, kv, window):
 
 
 def checks():
-    for d in (64, 128, 32, 96, 80, 256, 16):
+    for d in (32, 96, 80, 256, 16):
         for dtype in (BF16, F32):
             check_case(d, dtype, 4, 2, [200, 64, 1, 333], 0)
-    check_case(64, BF16, 3, 3, [130, 700], 50)
-    check_case(128, BF16, 8, 2, [300], 70)
+    for plain in (False, True):  # with and without Hopper's own instructions
+        check_case(64, BF16, 4, 2, [200, 64, 1, 333], 0, plain)
+        check_case(128, BF16, 4, 2, [200, 64, 1, 333], 0, plain)
+        check_case(64, BF16, 3, 3, [130, 700], 50, plain)
+        check_case(128, BF16, 8, 2, [300, 500], 70, plain)
     check_case(64, F32, 3, 3, [130, 300], 50)
+    check_case(128, F32, 4, 2, [200, 64, 1, 333], 0)
     for d, dtype in ((64, BF16), (128, BF16), (64, F32)):
         for window in (0, 100):
             check_prefix(d, dtype, 4, 2, window)

@@ -170,7 +170,7 @@ def bench():
     report("skinny_gated 1x4096 to 2x14336, normed", seconds(lambda: k("skinny_gated_8", 14336 // 8, 256, y, w, x, None, norm, 1e-5, 0.0, 4096, 14336, 1, 0)), bytes=2 * 28672 * 4096)
     w, x, y = random(2816, 512, dtype=BF16), random(1, 512, dtype=BF16), torch.empty(1, 1408, device="cuda", dtype=BF16)
     report("skinny_gated 1x512 to 2x1408, normed", seconds(lambda: k("skinny_gated_8", 176, 256, y, w, x, None, norm, 1e-5, 0.0, 512, 1408, 1, 0)), bytes=2 * 2816 * 512)
-    for b, length, heads, kv, d, splits in ((1, 640, 8, 8, 64, 10), (256, 640, 8, 8, 64, 1), (16, 2112, 32, 8, 128, 2), (1, 2112, 32, 8, 128, 33)):
+    for b, length, heads, kv, d, splits in ((1, 640, 8, 8, 64, 10), (256, 640, 8, 8, 64, 1), (16, 2112, 32, 8, 128, 2), (1, 2112, 32, 8, 128, 33), (1, 2112, 32, 8, 128, 16)):
         key, v, table, _ = pages_of([length] * b, kv, d, BF16)
         q, o = random(b, heads + 2 * kv, d, dtype=BF16), torch.empty(b, heads, d, device="cuda", dtype=BF16)
         decode, count = Decode(heads, kv, d, BF16), torch.full((b,), length, device="cuda", dtype=torch.int32)

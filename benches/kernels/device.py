@@ -1,10 +1,12 @@
 """Compiles kernels as the program does and calls them on torch's tensors; measures errors and times."""
 
 import pathlib
+import tempfile
 
 import cupy
 import numpy
 import torch
+from cuda.bindings import nvrtc
 
 SOURCES = pathlib.Path(__file__).parents[2] / "src/model/cuda/kernels"
 BYTES = 4.3e12  # bytes/s that a copy moves on an H200, read and written
@@ -13,7 +15,26 @@ BF16, F32 = torch.bfloat16, torch.float32
 SUFFIX = {BF16: "bf16", F32: "f32"}
 COUNT = numpy.int64
 SEED = numpy.uint64
+TILES = {"attend.cu": ["attend_tiles.cuh"], "attend_hopper.cu": ["hopper_tiles.cuh"]}  # what stands before a file
+HOPPER = torch.cuda.get_device_capability() == (9, 0)
+ARCHITECTURE = "sm_%d%d" % torch.cuda.get_device_capability() + "a" * HOPPER
+BINARIES = tempfile.TemporaryDirectory()
 failures = []
+
+
+def compiled(source, file, options):
+    """The machine code, by the same compiler and options as the program's."""
+    _, program = nvrtc.nvrtcCreateProgram(source.encode(), file.encode(), 0, [], [])
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        log = b" " * size
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise RuntimeError(log.decode())
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    code = b" " * size
+    nvrtc.nvrtcGetCUBIN(program, code)
+    return code
 
 
 class Kernels:
@@ -29,10 +50,13 @@ class Kernels:
         return cls.cache[key]
 
     def load(self, file, defines):
-        source = (SOURCES / "common.cuh").read_text() + f'\n#line 1 "{file}"\n' + (SOURCES / file).read_text()
-        major, minor = torch.cuda.get_device_capability()
-        options = ["--std=c++17", "-default-device"] + [f"-D{k}={v}" for k, v in defines.items()]
-        self.module = cupy.RawModule(code=source, options=tuple(options), backend="nvrtc")
+        parts = ["common.cuh", *TILES.get(file, []), file]
+        source = "\n".join((SOURCES / part).read_text() for part in parts)
+        options = [f"--gpu-architecture={ARCHITECTURE}", "--std=c++17", "-default-device"]
+        options += [f"-D{k}={v}" for k, v in defines.items()]
+        path = pathlib.Path(BINARIES.name) / f"{len(self.cache)}.cubin"  # read when a function is first asked for
+        path.write_bytes(compiled(source, file, options))
+        self.module = cupy.RawModule(path=str(path))
         self.functions = {}
 
     def numbers(self, name, count):

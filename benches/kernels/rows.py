@@ -18,7 +18,7 @@ def norm_forward(k, dtype, x, r, w, eps, offset, total=None):
 
 
 def check_norms():
-    k = Kernels("rows.cu")
+    k = Kernels("norms.cu")
     for dtype, n, h, offset in [(BF16, 37, 512, 0.0), (F32, 37, 64, 1.0), (BF16, 5, 1152, 1.0), (F32, 9, 1000, 0.0), (BF16, 7, 4096, 0.0), (F32, 3, 6144, 1.0)]:
         limit = 6e-3 if dtype == BF16 else 1e-5
         x, r, dy, dres = (random(n, h, dtype=dtype) for _ in range(4))
@@ -45,7 +45,7 @@ def rotate(x, cos, sin):
 
 
 def check_rope():
-    k = Kernels("rows.cu")
+    k = Kernels("rope.cu")
     for dtype, heads, kv, d, norms in [(BF16, 8, 8, 64, False), (F32, 6, 2, 80, True), (BF16, 4, 1, 256, True), (BF16, 3, 1, 96, False), (F32, 2, 2, 8, True)]:
         n, total, limit = 29, heads + 2 * kv, 6e-3 if dtype == BF16 else 1e-5
         x, dy = random(n, total, d, dtype=dtype), random(n, total, d, dtype=dtype)
@@ -202,18 +202,20 @@ def checks():
 
 def bench():
     """At the shape of the 30 M model's training step: 32 x 1,024 tokens, hidden 512, inner 1,408, vocabulary 8,192."""
-    k, n, h, m, v = Kernels("rows.cu"), 32768, 512, 1408, 8192
+    k, n, h, m, v = Kernels("norms.cu"), 32768, 512, 1408, 8192
     x, r, dres, dy, w = random(n, h, dtype=BF16), random(n, h, dtype=BF16), random(n, h, dtype=BF16), random(n, h, dtype=BF16), random(h)
     y, total, rstd, part, dx = torch.empty_like(x), torch.empty_like(x), torch.empty(n, device="cuda"), torch.empty(528, h, device="cuda"), torch.empty_like(x)
     wb = w.to(BF16)
     report("rmsnorm_fwd with residual bf16", seconds(lambda: k("rmsnorm_fwd_bf16", ceil(n, 8), 256, y, rstd, total, x, r, w, n, h, 1e-5, 0.0)),
            seconds(lambda: F.rms_norm(x + r, (h,), wb, 1e-5)), bytes=4 * n * h * 2)
     report("rmsnorm_bwd bf16", seconds(lambda: k("rmsnorm_bwd_bf16", 528, 256, dx, part, dy, total, w, rstd, dres, n, h, 0.0)), bytes=4 * n * h * 2)
+    k = Kernels("rope.cu")
     qkv = random(n, 24, 64, dtype=BF16)
     angles = torch.rand(1024, 32, device="cuda")
     cos, sin, pos = angles.cos(), angles.sin(), torch.arange(n, device="cuda", dtype=torch.int32) % 1024
-    report("qk_rope_fwd bf16, in place", seconds(lambda: k("qk_rope_fwd_bf16", n, 128, qkv, qkv, cos, sin, pos, None, None, None, None, None, None, n, 8, 8, 64, 1e-5, 0.0)), bytes=2 * n * 1024 * 2)
-    report("qk_rope_bwd bf16, in place", seconds(lambda: k("qk_rope_bwd_bf16", 2112, 128, qkv, qkv, None, cos, sin, pos, None, None, None, None, None, n, 8, 8, 64, 0.0)), bytes=2 * n * 1024 * 2)
+    report("qk_rope_fwd bf16, in place", seconds(lambda: k("qk_rope_fwd_bf16", n // 2, 128, qkv, qkv, cos, sin, pos, None, None, None, None, None, None, n, 8, 8, 64, 1e-5, 0.0)), bytes=2 * n * 1024 * 2)
+    report("qk_rope_bwd bf16, in place", seconds(lambda: k("qk_rope_bwd_bf16", n // 2, 128, qkv, qkv, None, cos, sin, pos, None, None, None, None, None, n, 8, 8, 64, 0.0)), bytes=2 * n * 1024 * 2)
+    k = Kernels("rows.cu")
     gu, d, act = random(n, 2 * m, dtype=BF16), random(n, m, dtype=BF16), torch.empty(n, m, device="cuda", dtype=BF16)
     report("gate_fwd bf16", seconds(lambda: k("gate_fwd_bf16", ceil(n * m, 2048), 256, act, gu, n, m, 0)), seconds(lambda: F.silu(gu[:, :m]) * gu[:, m:]), bytes=3 * n * m * 2)
     dgu = torch.empty_like(gu)

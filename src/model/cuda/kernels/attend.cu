@@ -12,25 +12,6 @@
 // grid (ceil(longest / rows), heads or kv, sequences); rows a block, threads and dynamic shared memory stand in attend_launch.
 // Nothing depends on the order in which blocks run: the same input gives the same bits, whatever else is in the batch.
 
-#if BF16
-typedef bf16 T;
-#define TYPE bf16
-#define KSTEP 16 // columns of one matrix instruction
-#define PADDING 8
-#else
-typedef float T;
-#define TYPE f32
-#define KSTEP 8
-#define PADDING 4
-#endif
-
-#define STRIDE (HEAD + PADDING) // of a row in shared memory: eight rows in a row lie in different banks
-#define STEPS (HEAD / KSTEP)
-#define TILES (HEAD / 8)
-#define KERNEL extern "C" __global__ void
-#define JOINED(name, type, head) name##_##type##_##head
-#define NAMED(name, type, head) JOINED(name, type, head)
-
 // Shapes, by registers and shared memory. MI: groups of 16 rows of a warp. The rows of a block are 16 * MI * WARPS.
 #ifndef FWD_MI
 #define FWD_MI (HEAD <= 128 && (BF16 || HEAD <= 64) ? 2 : 1)
@@ -58,216 +39,6 @@ typedef float T;
 // {rows a block, threads, dynamic shared bytes} of attend_fwd, attend_dq and attend_dkv.
 extern "C" __constant__ int attend_launch[9] = {FWD_ROWS, FWD_WARPS *WARP, FWD_SHARED, DQ_ROWS,   DQ_WARPS *WARP,
                                                 DQ_SHARED, DKV_ROWS,       DKV_WARPS *WARP, DKV_SHARED};
-
-// ------------------------------------------------------------------------------------------------------- matrix instructions
-
-// Operands of a product of 16 x KSTEP by KSTEP x 8, as the lanes of a warp hold them. With g = lane / 4 and t = lane % 4 a lane
-// has of the result: [0], [1] row g, columns 2 t and 2 t + 1; [2], [3] the same of row g + 8.
-struct Left {
-    u32 r[4];
-};
-struct Right {
-    u32 r[2];
-};
-typedef float Tile[4];
-
-DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-
-#if BF16
-DEVICE void multiply(Tile &c, const Left &a, const Right &b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.r[0]), "r"(b.r[1]));
-}
-
-// The left operand: 16 rows of `tile` (rows STRIDE apart) from column k.
-DEVICE Left load_left(const T *tile, int k) {
-    int lane = threadIdx.x % WARP;
-    u32 at = shared_address(tile + lane % 16 * STRIDE + k + lane / 16 * 8);
-    Left a;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(a.r[0]), "=r"(a.r[1]), "=r"(a.r[2]), "=r"(a.r[3])
-                 : "r"(at));
-    return a;
-}
-
-// Two right operands whose columns are 16 rows of `tile`, from column k: for a product with the transposed tile.
-DEVICE void load_rows(Right (&b)[2], const T *tile, int k) {
-    int lane = threadIdx.x % WARP;
-    u32 at = shared_address(tile + (lane / 16 * 8 + lane % 8) * STRIDE + k + lane / 8 % 2 * 8);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(b[0].r[0]), "=r"(b[0].r[1]), "=r"(b[1].r[0]), "=r"(b[1].r[1])
-                 : "r"(at));
-}
-
-// Two right operands: KSTEP rows of `tile` and its columns n to n + 15: for a product with the tile itself.
-DEVICE void load_columns(Right (&b)[2], const T *tile, int n) {
-    int lane = threadIdx.x % WARP;
-    u32 at = shared_address(tile + (lane / 8 % 2 * 8 + lane % 8) * STRIDE + n + lane / 16 * 8);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(b[0].r[0]), "=r"(b[0].r[1]), "=r"(b[1].r[0]), "=r"(b[1].r[1])
-                 : "r"(at));
-}
-
-// Results as the left operand of another product: step k of their columns.
-template <int N> DEVICE Left as_left(const Tile (&c)[N], int k) {
-    return Left{{pack_bf16(c[2 * k][0], c[2 * k][1]), pack_bf16(c[2 * k][2], c[2 * k][3]),
-                 pack_bf16(c[2 * k + 1][0], c[2 * k + 1][1]), pack_bf16(c[2 * k + 1][2], c[2 * k + 1][3])}};
-}
-#else
-DEVICE void multiply(Tile &c, const Left &a, const Right &b) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.r[0]), "r"(b.r[1]));
-}
-
-DEVICE u32 tf32(float x) {
-    u32 y;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
-    return y;
-}
-
-DEVICE Left load_left(const T *tile, int k) {
-    int lane = threadIdx.x % WARP;
-    const T *at = tile + lane / 4 * STRIDE + k + lane % 4;
-    return Left{{tf32(at[0]), tf32(at[8 * STRIDE]), tf32(at[4]), tf32(at[8 * STRIDE + 4])}};
-}
-
-DEVICE void load_rows(Right (&b)[2], const T *tile, int k) {
-    int lane = threadIdx.x % WARP;
-    const T *at = tile + lane / 4 * STRIDE + k + lane % 4;
-    b[0] = Right{{tf32(at[0]), tf32(at[4])}};
-    b[1] = Right{{tf32(at[8 * STRIDE]), tf32(at[8 * STRIDE + 4])}};
-}
-
-// Rows 2 t and 2 t + 1 stand where the instruction takes rows t and t + 4, as columns do in as_left: a sum has no order.
-DEVICE void load_columns(Right (&b)[2], const T *tile, int n) {
-    int lane = threadIdx.x % WARP;
-    const T *at = tile + lane % 4 * 2 * STRIDE + n + lane / 4;
-    b[0] = Right{{tf32(at[0]), tf32(at[STRIDE])}};
-    b[1] = Right{{tf32(at[8]), tf32(at[STRIDE + 8])}};
-}
-
-template <int N> DEVICE Left as_left(const Tile (&c)[N], int k) {
-    return Left{{tf32(c[k][0]), tf32(c[k][2]), tf32(c[k][1]), tf32(c[k][3])}};
-}
-#endif
-
-// c = (16 MI rows of `left`) * (8 N rows of `right`) transposed, over the whole head.
-template <int MI, int N> DEVICE void dot(Tile (&c)[MI][N], const T *left, const T *right) {
-#pragma unroll
-    for (int m = 0; m < MI; ++m)
-#pragma unroll
-        for (int n = 0; n < N; ++n) c[m][n][0] = c[m][n][1] = c[m][n][2] = c[m][n][3] = 0.0f;
-#pragma unroll
-    for (int step = 0; step < STEPS; ++step) {
-        Left a[MI];
-#pragma unroll
-        for (int m = 0; m < MI; ++m) a[m] = load_left(left + m * 16 * STRIDE, step * KSTEP);
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
-            Right b[2];
-            load_rows(b, right + n * 8 * STRIDE, step * KSTEP);
-#pragma unroll
-            for (int m = 0; m < MI; ++m) {
-                multiply(c[m][n], a[m], b[0]);
-                multiply(c[m][n + 1], a[m], b[1]);
-            }
-        }
-    }
-}
-
-// The same with the left operand already in registers.
-template <int MI, int N> DEVICE void dot(Tile (&c)[MI][N], const Left (&left)[MI][STEPS], const T *right) {
-#pragma unroll
-    for (int m = 0; m < MI; ++m)
-#pragma unroll
-        for (int n = 0; n < N; ++n) c[m][n][0] = c[m][n][1] = c[m][n][2] = c[m][n][3] = 0.0f;
-#pragma unroll
-    for (int step = 0; step < STEPS; ++step)
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
-            Right b[2];
-            load_rows(b, right + n * 8 * STRIDE, step * KSTEP);
-#pragma unroll
-            for (int m = 0; m < MI; ++m) {
-                multiply(c[m][n], left[m][step], b[0]);
-                multiply(c[m][n + 1], left[m][step], b[1]);
-            }
-        }
-}
-
-// out += weights * (8 N rows of `rows`).
-template <int MI, int N> DEVICE void mix(Tile (&out)[MI][TILES], const Tile (&weights)[MI][N], const T *rows) {
-#pragma unroll
-    for (int k = 0; k < N * 8 / KSTEP; ++k) {
-        Left a[MI];
-#pragma unroll
-        for (int m = 0; m < MI; ++m) a[m] = as_left(weights[m], k);
-#pragma unroll
-        for (int n = 0; n < TILES; n += 2) {
-            Right b[2];
-            load_columns(b, rows + k * KSTEP * STRIDE, n * 8);
-#pragma unroll
-            for (int m = 0; m < MI; ++m) {
-                multiply(out[m][n], a[m], b[0]);
-                multiply(out[m][n + 1], a[m], b[1]);
-            }
-        }
-    }
-}
-
-// ---------------------------------------------------------------------------------------------------------------- movement
-
-#define CHUNK (16 / (int)sizeof(T)) // numbers moved at once
-#define CHUNKS (HEAD / CHUNK)
-
-// Starts to copy rows first .. first + ROWS of a matrix into a tile; rows from `limit` on become zero.
-template <int ROWS, int THREADS> DEVICE void fetch(T *tile, const T *from, i64 stride, int first, int limit) {
-#pragma unroll
-    for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-        int row = i / CHUNKS, column = i % CHUNKS * CHUNK;
-        bool there = first + row < limit;
-        const T *source = from + (there ? (first + row) * stride + column : 0);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(tile + row * STRIDE + column)),
-                     "l"(source), "r"(there ? 16 : 0)
-                     : "memory");
-    }
-}
-DEVICE void end_fetches() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int LEFT> DEVICE void wait_fetches() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
-
-// Writes a warp's 16 MI rows, multiplied by factor[m][row < 8 ? 0 : 1], by way of its own rows of a tile in shared memory.
-template <int MI>
-DEVICE void write_rows(T *to, i64 stride, int first, int limit, const Tile (&c)[MI][TILES], const float (&factor)[MI][2], T *tile) {
-    int lane = threadIdx.x % WARP;
-    __syncwarp();
-#pragma unroll
-    for (int m = 0; m < MI; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-#pragma unroll
-            for (int n = 0; n < TILES; ++n) {
-                T *at = tile + (m * 16 + half * 8 + lane / 4) * STRIDE + n * 8 + lane % 4 * 2;
-                float x = c[m][n][2 * half] * factor[m][half], y = c[m][n][2 * half + 1] * factor[m][half];
-#if BF16
-                *reinterpret_cast<u32 *>(at) = pack_bf16(x, y);
-#else
-                *reinterpret_cast<float2 *>(at) = make_float2(x, y);
-#endif
-            }
-    __syncwarp();
-    for (int i = lane; i < 16 * MI * CHUNKS; i += WARP) {
-        int row = i / CHUNKS, column = i % CHUNKS * CHUNK;
-        if (first + row < limit)
-            *reinterpret_cast<uint4 *>(to + (first + row) * stride + column) =
-                *reinterpret_cast<const uint4 *>(tile + row * STRIDE + column);
-    }
-}
-
-extern __shared__ __align__(16) unsigned char memory[];
-
-#define LOG2E 1.4426950408889634f
 
 // ----------------------------------------------------------------------------------------------------------------- forward
 
@@ -434,18 +205,24 @@ KERNEL __launch_bounds__(DQ_WARPS *WARP) NAMED(attend_dq, TYPE, HEAD)(T *dq, con
         Tile weights[MI][N], changes[MI][N];
         dot<MI, N>(weights, queries + warp_row * STRIDE, keys);
         dot<MI, N>(changes, slopes + warp_row * STRIDE, keys + DQ_KEYS * STRIDE);
-        bool edge = block + DQ_KEYS - 1 > lowest || (window && block <= highest - window);
+        if (block + DQ_KEYS - 1 > lowest || (window && block <= highest - window)) {
+#pragma unroll
+            for (int m = 0; m < MI; ++m)
+#pragma unroll
+                for (int t = 0; t < N; ++t)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        int key = block + t * 8 + lane % 4 * 2 + e % 2, place = lowest + m * 16 + lane / 4 + e / 2 * 8;
+                        if (key > place || (window && key <= place - window)) weights[m][t][e] = NEGATIVE_INFINITY;
+                    }
+        }
 #pragma unroll
         for (int m = 0; m < MI; ++m)
 #pragma unroll
             for (int t = 0; t < N; ++t)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    float p = exp2_fast(weights[m][t][e] * unit - whole[m][e / 2]);
-                    int key = block + t * 8 + lane % 4 * 2 + e % 2, place = lowest + m * 16 + lane / 4 + e / 2 * 8;
-                    if (edge && (key > place || (window && key <= place - window))) p = 0.0f;
-                    weights[m][t][e] = p * (changes[m][t][e] - mean[m][e / 2]);
-                }
+                for (int e = 0; e < 4; ++e)
+                    weights[m][t][e] = exp2_fast(weights[m][t][e] * unit - whole[m][e / 2]) * (changes[m][t][e] - mean[m][e / 2]);
         mix<MI, N>(out, weights, keys);
     }
     write_rows<MI>(dq + (i64)seq.x * dq_stride + head * HEAD, dq_stride, first + warp_row, seq.y, out, factor,
@@ -474,13 +251,12 @@ DEVICE void keys_backward(T *dk, T *dv, const T *do_, const float *lse, const fl
         T *to = stages + stage * 2 * DKV_QUERIES * STRIDE;
         fetch<DKV_QUERIES, THREADS>(to, q + (i64)seq.x * q_stride + head * HEAD, q_stride, row, seq.y);
         fetch<DKV_QUERIES, THREADS>(to + DKV_QUERIES * STRIDE, do_ + (i64)seq.x * do_stride + head * HEAD, do_stride, row, seq.y);
-        for (int i = threadIdx.x; i < 2 * DKV_QUERIES; i += THREADS) {
-            int at = row + i % DKV_QUERIES;
-            const float *from = (i < DKV_QUERIES ? lse : delta) + (i64)head * n + seq.x + at;
-            // A query that is not there weighs nothing: exp(0 - inf).
-            statistics[stage * 2 * DKV_QUERIES + i] =
-                at < seq.y ? (i < DKV_QUERIES ? *from * LOG2E : *from) : (i < DKV_QUERIES ? -NEGATIVE_INFINITY : 0.0f);
-        }
+        // Of a query that is not there q and do_ are zero, so that it adds nothing whatever its statistics say.
+        static_assert(2 * DKV_QUERIES <= THREADS, "a number a thread");
+        int i = threadIdx.x;
+        if (i < 2 * DKV_QUERIES)
+            fetch_float(statistics + stage * 2 * DKV_QUERIES + i, (i < DKV_QUERIES ? lse : delta) + (i64)head * n + seq.x,
+                        row + i % DKV_QUERIES, seq.y);
         end_fetches();
     };
 
@@ -498,21 +274,28 @@ DEVICE void keys_backward(T *dk, T *dv, const T *do_, const float *lse, const fl
         if (block + DKV_QUERIES - 1 < lowest || (window && highest <= block - window)) continue;
         const T *queries = stages + stage * 2 * DKV_QUERIES * STRIDE, *slopes = queries + DKV_QUERIES * STRIDE;
         const float *whole = statistics + stage * 2 * DKV_QUERIES, *mean = whole + DKV_QUERIES;
-        bool edge = block < highest || (window && lowest <= block + DKV_QUERIES - 1 - window);
         Tile weights[MI][N];
         dot<MI, N>(weights, keys + warp_row * STRIDE, queries);
-#pragma unroll
-        for (int t = 0; t < N; ++t) {
-            float2 total = *reinterpret_cast<const float2 *>(whole + t * 8 + lane % 4 * 2);
+        if (block < highest || (window && lowest <= block + DKV_QUERIES - 1 - window)) {
 #pragma unroll
             for (int m = 0; m < MI; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    float p = exp2_fast(weights[m][t][e] * unit - (e % 2 ? total.y : total.x));
-                    int key = lowest + m * 16 + lane / 4 + e / 2 * 8, place = block + t * 8 + lane % 4 * 2 + e % 2;
-                    if (edge && (key > place || (window && key <= place - window))) p = 0.0f;
-                    weights[m][t][e] = p;
-                }
+                for (int t = 0; t < N; ++t)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        int key = lowest + m * 16 + lane / 4 + e / 2 * 8, place = block + t * 8 + lane % 4 * 2 + e % 2;
+                        if (key > place || (window && key <= place - window)) weights[m][t][e] = NEGATIVE_INFINITY;
+                    }
+        }
+#pragma unroll
+        for (int t = 0; t < N; ++t) {
+            float2 total = *reinterpret_cast<const float2 *>(whole + t * 8 + lane % 4 * 2);
+            total.x *= LOG2E, total.y *= LOG2E;
+#pragma unroll
+            for (int m = 0; m < MI; ++m)
+#pragma unroll
+                for (int e = 0; e < 4; ++e)
+                    weights[m][t][e] = exp2_fast(weights[m][t][e] * unit - (e % 2 ? total.y : total.x));
         }
         if (V) mix<MI, N>(out_v, weights, slopes);
         if (!K) continue;

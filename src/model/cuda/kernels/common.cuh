@@ -9,6 +9,7 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
+#define KERNEL extern "C" __global__ void
 #define WARP 32
 #define ALL_LANES 0xffffffffu
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)

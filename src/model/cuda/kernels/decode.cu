@@ -11,7 +11,6 @@ typedef bf16 T;
 typedef float T;
 #define TYPE f32
 #endif
-#define KERNEL extern "C" __global__ void
 #define JOINED(name, type, head) name##_##type##_##head
 #define NAMED(name, type, head) JOINED(name, type, head)
 

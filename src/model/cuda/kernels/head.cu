@@ -4,7 +4,6 @@
 // bf16; the gradient may then overwrite the logits). `m` rows of `v` logits; rows start `stride` numbers apart, a multiple of 8.
 // A row whose target is negative has no log-probability (0 is written) and a zero gradient.
 
-#define KERNEL extern "C" __global__ void
 #define HELD 4 // vectors of 8 logits that a thread keeps; further ones are read twice
 
 // The running maximum of logits and the sum of their exponentials relative to it.

@@ -1,6 +1,6 @@
 // Drawing tokens on the device, so that a loop of decode steps needs no answer from the host.
 
-#define KERNEL extern "C" __global__ void
+#define COPIES 8 // of the bins, so that few warps add to the same number at once
 
 // A float as an unsigned number in the same order; what is no number comes first.
 DEVICE u32 ordered(float x) {
@@ -50,57 +50,92 @@ DEVICE u64 weight(float logit, float top, float scale) {
     return (u64)(exp_fast((logit - top) * scale) * 17592186044416.0f);
 }
 
+// The sum of x over a warp.
+DEVICE u64 sum_warp(u64 x) {
+    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    return x;
+}
+
 // The sum of all weights of tokens of rank >= floor.
 DEVICE u64 weigh_all(const Row &row, u64 floor, float top, float scale, u64 *scratch) {
     if (threadIdx.x == 0) scratch[0] = 0;
     __syncthreads();
     u64 sum = 0;
+#pragma unroll 4
     for (int id = threadIdx.x; id < row.v; id += blockDim.x) {
         float x = row.at(id);
         if (rank(x, id) >= floor) sum += weight(x, top, scale);
     }
-    atomicAdd(scratch, sum);
+    sum = sum_warp(sum);
+    if (threadIdx.x % WARP == 0) atomicAdd(scratch, sum);
     __syncthreads();
     sum = scratch[0];
     __syncthreads();
     return sum;
 }
 
+// For a warp: the bin, from the highest down, at which `above` and the bins' sums reach `enough`; where rounding keeps them below it,
+// the last one that holds anything. found: what lies above it, the prefix with its number, whether all of it belongs to it.
+DEVICE void find_bin(const u64 *bins, u64 above, u64 enough, u64 prefix, u64 *found) {
+    int lane = threadIdx.x % WARP, highest = 255 - 8 * lane; // a lane has eight bins, downwards
+    u64 mine = 0;
+    for (int i = 0; i < 8; ++i) mine += bins[highest - i];
+    u64 until = mine;
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        u64 other = __shfl_up_sync(ALL_LANES, until, offset);
+        if (lane >= offset) until += other;
+    }
+    u32 reached = __ballot_sync(ALL_LANES, mine && above + until >= enough), filled = __ballot_sync(ALL_LANES, mine != 0);
+    int owner = reached ? __ffs(reached) - 1 : 31 - __clz(filled);
+    if (lane != owner) return;
+    u64 sum = above + until - mine;
+    int bin = highest;
+    for (int left = 8; left > 0; --left, --bin) {
+        bool last = true; // nothing below it in this lane
+        for (int i = 1; i < left; ++i) last = last && bins[bin - i] == 0;
+        if (bins[bin] && (sum + bins[bin] >= enough || last)) break;
+        sum += bins[bin];
+    }
+    found[0] = sum;
+    found[1] = prefix << 8 | bin;
+    found[2] = sum + bins[bin] == enough;
+}
+
 // The rank of the token at which the weights of the tokens of rank >= floor, the likeliest first, sum up to `enough` for the first
 // time: eight bits of the rank at a time, from sums over each value of these bits (radix selection).
 DEVICE u64 cut(const Row &row, u64 floor, float top, float scale, u64 enough, u64 *bins, u64 *found) {
-    u64 prefix = 0, above = 0;
+    u64 prefix = 0, above = 0, *mine = bins + threadIdx.x / WARP % COPIES * 256;
     for (int shift = 56; shift >= 0; shift -= 8) {
-        for (int i = threadIdx.x; i < 256; i += blockDim.x) bins[i] = 0;
+        for (int i = threadIdx.x; i < 256 * COPIES; i += blockDim.x) bins[i] = 0;
         __syncthreads();
-        int rounds = (row.v + blockDim.x - 1) / blockDim.x;
-        for (int turn = 0; turn < rounds; ++turn) {
-            int id = turn * blockDim.x + threadIdx.x;
-            float x = id < row.v ? row.at(id) : 0.0f;
-            u64 key = rank(x, id), units = 0;
-            bool in = id < row.v && key >= floor && (shift == 56 || key >> (shift + 8) == prefix);
-            if (in) units = weight(x, top, scale);
-            u32 active = __ballot_sync(ALL_LANES, units != 0);
-            if (units == 0) continue;
-            int bin = (int)(key >> shift & 255);
-            u32 peers = __match_any_sync(active, bin);
-            u32 low = __reduce_add_sync(peers, (u32)(units & 0x3fffffu)), high = __reduce_add_sync(peers, (u32)(units >> 22));
-            if (threadIdx.x % WARP == __ffs(peers) - 1) atomicAdd(bins + bin, ((u64)high << 22) + low);
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            int bin = 255, last = 255;
-            u64 sum = above;
-            for (; bin >= 0; --bin) {
-                if (bins[bin]) last = bin;
-                if (bins[bin] && sum + bins[bin] >= enough) break;
-                sum += bins[bin];
+        for (int start = 0; start < row.v; start += 4 * blockDim.x) {
+            float logits[4]; // in flight together
+            for (int j = 0; j < 4; ++j) {
+                int id = start + j * blockDim.x + threadIdx.x;
+                logits[j] = id < row.v ? row.at(id) : 0.0f;
             }
-            if (bin < 0) bin = last, sum -= bins[last]; // rounding: all of them
-            found[0] = sum;
-            found[1] = prefix << 8 | bin;
-            found[2] = sum + bins[bin] == enough;
+            for (int j = 0; j < 4; ++j) {
+                int id = start + j * blockDim.x + threadIdx.x;
+                u64 key = rank(logits[j], id), units = 0;
+                bool in = id < row.v && key >= floor && (shift == 56 || key >> (shift + 8) == prefix);
+                if (in) units = weight(logits[j], top, scale);
+                u32 active = __ballot_sync(ALL_LANES, units != 0);
+                if (units == 0) continue;
+                int bin = (int)(key >> shift & 255);
+                if (shift >= 48) { // the first bits of many tokens are equal: added up in the warp first
+                    u32 peers = __match_any_sync(active, bin);
+                    u32 low = __reduce_add_sync(peers, (u32)(units & 0x3fffffu)), high = __reduce_add_sync(peers, (u32)(units >> 22));
+                    if (threadIdx.x % WARP == __ffs(peers) - 1) atomicAdd(mine + bin, ((u64)high << 22) + low);
+                } else {
+                    atomicAdd(mine + bin, units);
+                }
+            }
         }
+        __syncthreads();
+        for (int i = threadIdx.x; i < 256; i += blockDim.x)
+            for (int copy = 1; copy < COPIES; ++copy) bins[i] += bins[copy * 256 + i];
+        __syncthreads();
+        if (threadIdx.x < WARP) find_bin(bins, above, enough, prefix, found);
         __syncthreads();
         above = found[0];
         prefix = found[1];
@@ -109,12 +144,6 @@ DEVICE u64 cut(const Row &row, u64 floor, float top, float scale, u64 enough, u6
         if (whole) return prefix << shift; // all that is left belongs to it
     }
     return prefix;
-}
-
-// The sum of x over a warp.
-DEVICE u64 sum_warp(u64 x) {
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
-    return x;
 }
 
 // Which tokens survive the cuts: those of rank >= floor that are not more than `least` below the likeliest, in heated logits.
@@ -129,47 +158,50 @@ struct Kept {
     }
 };
 
-// The token in whose share of the whole `uniform` lies, the kept ones sharing [0, 1) by weight in the order of their ids.
-// Each warp adds up a stretch of ids; the warp in whose stretch it lies walks through that.
-DEVICE void draw(int *chosen, const Row &row, const Kept &kept, float uniform, u64 *scratch) {
+// The token in whose share of the whole `uniform` lies, the kept ones sharing [0, 1) by weight in the order of their ids: each warp
+// adds up a stretch of ids, the stretch in which it lies is shared out among the warps again, and so on down to 32 ids.
+DEVICE int draw(const Row &row, const Kept &kept, float uniform, u64 *scratch) {
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    int share = ((row.v + warps - 1) / warps + WARP - 1) / WARP * WARP;
-    int first = warp * share, end = min(row.v, first + share);
-    u64 sum = 0;
-    for (int id = first + lane; id < end; id += WARP) sum += kept.units(row, id);
-    sum = sum_warp(sum);
-    __syncthreads();
-    if (lane == 0) scratch[warp] = sum;
-    __syncthreads();
-    u64 total = 0, before = 0;
-    for (int w = 0; w < warps; ++w) {
-        total += scratch[w];
-        if (w < warp) before += scratch[w];
-    }
-    u64 goal = (u64)((double)uniform * (double)total);
-    if (goal >= total) goal = total - 1;
-    if (before > goal || before + sum <= goal) return;
-    for (int start = first; start < end; start += WARP) {
-        u64 units = start + lane < end ? kept.units(row, start + lane) : 0, until = units;
-        for (int offset = 1; offset < WARP; offset *= 2) {
-            u64 other = __shfl_up_sync(ALL_LANES, until, offset);
-            if (lane >= offset) until += other;
+    int first = 0, end = row.v;
+    u64 goal = 0, before = 0;
+    for (bool whole = true; whole || end - first > WARP; whole = false) {
+        int share = ((end - first + warps - 1) / warps + WARP - 1) / WARP * WARP;
+        int from = first + warp * share, until = min(end, from + share);
+        u64 sum = 0;
+#pragma unroll 4
+        for (int id = from + lane; id < until; id += WARP) sum += kept.units(row, id);
+        sum = sum_warp(sum);
+        __syncthreads();
+        if (lane == 0) scratch[warp] = sum;
+        __syncthreads();
+        if (whole) {
+            u64 total = 0;
+            for (int w = 0; w < warps; ++w) total += scratch[w];
+            goal = (u64)((double)uniform * (double)total);
+            if (goal >= total) goal = total - 1;
         }
-        u32 hits = __ballot_sync(ALL_LANES, before + until > goal);
-        if (hits) {
-            if (lane == 0) *chosen = start + __ffs(hits) - 1;
-            return;
-        }
-        before += __shfl_sync(ALL_LANES, until, WARP - 1);
+        int w = 0;
+        for (; w + 1 < warps && before + scratch[w] <= goal; ++w) before += scratch[w];
+        first += w * share;
+        end = min(end, first + share);
     }
+    u64 until = first + lane < end ? kept.units(row, first + lane) : 0;
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        u64 other = __shfl_up_sync(ALL_LANES, until, offset);
+        if (lane >= offset) until += other;
+    }
+    u32 hits = __ballot_sync(ALL_LANES, before + until > goal);
+    return first + (hits ? __ffs(hits) - 1 : 0);
 }
 
 // The logarithm of the sum of exponentials of the plain logits; what is no number is left out.
 DEVICE float log_sum(const Row &row, u64 *scratch, float *sums) {
     float highest = NEGATIVE_INFINITY, sum = 0.0f;
+#pragma unroll 4
     for (int id = threadIdx.x; id < row.v; id += blockDim.x) highest = fmaxf(highest, row.logits[id]);
     u32 bits = (u32)max_block(ordered(highest), scratch);
     highest = __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+#pragma unroll 4
     for (int id = threadIdx.x; id < row.v; id += blockDim.x) {
         float x = row.logits[id];
         if (x == x) sum += exp_fast(x - highest);
@@ -189,13 +221,13 @@ DEVICE float log_sum(const Row &row, u64 *scratch, float *sums) {
 KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *logits, int ld, const float *temperature,
                                       const float *top_p, const float *min_p, const int *top_k, const float *uniforms,
                                       const int *step, int b, int v, const float *penalty, const u32 *seen) {
-    __shared__ u64 scratch[WARP], bins[256], found[3];
+    __shared__ u64 scratch[WARP], bins[256 * COPIES], found[3];
     __shared__ float sums[33];
-    __shared__ int chosen;
     int i = blockIdx.x;
     bool repeat = seen && penalty && penalty[i] != 1.0f;
     Row row = {logits + (i64)i * ld, repeat ? seen + (i64)i * ((v + 31) / 32) : nullptr, repeat ? penalty[i] : 1.0f, v};
     u64 best = 0;
+#pragma unroll 4
     for (int id = threadIdx.x; id < v; id += blockDim.x) {
         u64 key = rank(row.at(id), id);
         best = key > best ? key : best;
@@ -203,7 +235,7 @@ KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *l
     best = max_block(best, scratch);
     int likeliest = (int)~(u32)best;
     float top = row.at(likeliest), heat = temperature ? temperature[i] : 1.0f;
-    if (threadIdx.x == 0) chosen = likeliest;
+    int chosen = likeliest;
     if (heat > 0.0f && top > NEGATIVE_INFINITY) {
         Kept kept = {0, top, 1.0f / heat, NEGATIVE_INFINITY};
         if (top_k && top_k[i] > 0 && top_k[i] < v) kept.floor = cut(row, 0, top, 0.0f, top_k[i], bins, found);
@@ -213,9 +245,8 @@ KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *l
             kept.floor = cut(row, kept.floor, top, kept.scale, enough > 0 ? enough : 1, bins, found);
         }
         if (min_p && min_p[i] > 0.0f) kept.least = logf(min_p[i]);
-        draw(&chosen, row, kept, uniforms[step ? (i64)*step * b + i : i], scratch);
+        chosen = draw(row, kept, uniforms[step ? (i64)*step * b + i : i], scratch);
     }
-    __syncthreads();
     if (logprob) {
         float whole = log_sum(row, scratch, sums);
         if (threadIdx.x == 0) logprob[i] = row.logits[chosen] - whole;

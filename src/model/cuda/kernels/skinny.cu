@@ -8,7 +8,7 @@
 // A block makes 16 rows of the product, its eight warps sharing out the inner dimension: block 256, no dynamic shared memory. What
 // comes of a row of x depends on that row alone.
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+#define WIDE_KERNEL KERNEL __launch_bounds__(256)
 #define WARPS 8
 #define UNIT 32   // numbers of the inner dimension that a warp takes at once, eight a lane
 #define UNROLL 4  // units whose loads are in flight together
@@ -51,16 +51,22 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, column = lane % 4 * 8;
     const bf16 *first = w + (i64)min(upper + g, limit - 1) * in, *second = w + (i64)min(lower + g, limit - 1) * in;
     float sums[NB][4] = {}, squares[NB] = {};
-    // Whole warps stay in the loop; lanes behind the end multiply zeros.
-    for (int base = warp * UNIT; base < in; base += WARPS * UNIT * UNROLL) {
-        int start = base + column;
-        uint4 a[UNROLL], c[UNROLL], d[UNROLL][NB];
+    uint4 a[UNROLL], c[UNROLL], next_a[UNROLL], next_c[UNROLL];
+    auto fetch = [&](uint4(&upper_rows)[UNROLL], uint4(&lower_rows)[UNROLL], int start) {
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
             int k = start + u * WARPS * UNIT;
-            a[u] = c[u] = make_uint4(0, 0, 0, 0);
-            if (k < in) a[u] = stream(first + k), c[u] = stream(second + k);
+            upper_rows[u] = lower_rows[u] = make_uint4(0, 0, 0, 0);
+            if (k < in) upper_rows[u] = stream(first + k), lower_rows[u] = stream(second + k);
         }
+    };
+    // Whole warps stay in the loop; lanes behind the end multiply zeros. With few rows of x there are registers to have the next
+    // weights on their way while these are used.
+    if (NB == 1) fetch(a, c, warp * UNIT + column);
+    for (int base = warp * UNIT; base < in; base += WARPS * UNIT * UNROLL) {
+        int start = base + column;
+        if (NB > 1) fetch(a, c, start);
+        uint4 d[UNROLL][NB];
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u)
 #pragma unroll
@@ -69,6 +75,7 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
                 d[u][n] = make_uint4(0, 0, 0, 0);
                 if (k < in && row < b) d[u][n] = *reinterpret_cast<const uint4 *>(x + (i64)row * in + k);
             }
+        if (NB == 1) fetch(next_a, next_c, start + WARPS * UNIT * UNROLL);
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
             int k = start + u * WARPS * UNIT;
@@ -91,6 +98,9 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
                 multiply(sums[n], a[u].z, c[u].z, a[u].w, c[u].w, v.z, v.w);
             }
         }
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u)
+            if (NB == 1) a[u] = next_a[u], c[u] = next_c[u];
     }
 #pragma unroll
     for (int n = 0; n < NB; ++n) {
@@ -195,23 +205,23 @@ DEVICE void qkv(bf16 *q, bf16 *kcache, bf16 *vcache, const bf16 *w, const bf16 *
     }
 }
 
-#define SKINNY_KERNELS(NB, SUFFIX)                                                                                             \
-    KERNEL skinny_store##SUFFIX(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, const float *norm, float eps,        \
-                                float offset, int in, int out, int b, int add) {                                               \
-        store<NB>(y, w, x, bias, in, out, b, add, Norm{norm, eps, offset});                                                    \
-    }                                                                                                                          \
-    KERNEL skinny_logits##SUFFIX(float *y, const bf16 *w, const bf16 *x, const float *norm, float eps, float offset, int in,   \
-                                 int out, int ld, int b) {                                                                     \
-        logits<NB>(y, w, x, in, out, ld, b, Norm{norm, eps, offset});                                                          \
-    }                                                                                                                          \
-    KERNEL skinny_gated##SUFFIX(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, const float *norm, float eps,        \
-                                float offset, int in, int m, int b, int kind) {                                                \
-        gated<NB>(y, w, x, bias, in, m, b, kind, Norm{norm, eps, offset});                                                     \
-    }                                                                                                                          \
-    KERNEL skinny_qkv##SUFFIX(bf16 *q, bf16 *kcache, bf16 *vcache, const bf16 *w, const bf16 *x, const float *bias,            \
-                              const float *norm, float eps, float offset, const float *cos, const float *sin, const int *pos, \
-                              const int *row, int in, int heads, int kv, int q_stride, int b) {                                \
-        qkv<NB>(q, kcache, vcache, w, x, bias, cos, sin, pos, row, in, heads, kv, q_stride, b, Norm{norm, eps, offset});       \
+#define SKINNY_KERNELS(NB, SUFFIX)                                                                                                \
+    WIDE_KERNEL skinny_store##SUFFIX(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, const float *norm, float eps,      \
+                                float offset, int in, int out, int b, int add) {                                                  \
+        store<NB>(y, w, x, bias, in, out, b, add, Norm{norm, eps, offset});                                                       \
+    }                                                                                                                             \
+    WIDE_KERNEL skinny_logits##SUFFIX(float *y, const bf16 *w, const bf16 *x, const float *norm, float eps, float offset, int in, \
+                                 int out, int ld, int b) {                                                                        \
+        logits<NB>(y, w, x, in, out, ld, b, Norm{norm, eps, offset});                                                             \
+    }                                                                                                                             \
+    WIDE_KERNEL skinny_gated##SUFFIX(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, const float *norm, float eps,      \
+                                float offset, int in, int m, int b, int kind) {                                                   \
+        gated<NB>(y, w, x, bias, in, m, b, kind, Norm{norm, eps, offset});                                                        \
+    }                                                                                                                             \
+    WIDE_KERNEL skinny_qkv##SUFFIX(bf16 *q, bf16 *kcache, bf16 *vcache, const bf16 *w, const bf16 *x, const float *bias,          \
+                              const float *norm, float eps, float offset, const float *cos, const float *sin, const int *pos,     \
+                              const int *row, int in, int heads, int kv, int q_stride, int b) {                                   \
+        qkv<NB>(q, kcache, vcache, w, x, bias, cos, sin, pos, row, in, heads, kv, q_stride, b, Norm{norm, eps, offset});          \
     }
 
 SKINNY_KERNELS(1, _8)

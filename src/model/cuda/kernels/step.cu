@@ -1,6 +1,5 @@
 // The optimiser's step over flat ranges of parameters.
 
-#define KERNEL extern "C" __global__ void
 
 // AdamW (Loshchilov and Hutter 2019, as torch computes it) on `count` parameters: with g times `factor`, m and v the running means,
 // w -= lr * wd * w, then w -= lr * (m / c1) / (sqrt(v / c2) + eps), where c1 = 1 - b1^t and c2 = 1 - b2^t.  `copy`, where given,
