@@ -138,7 +138,7 @@ impl Sink for Replies<'_> {
     fn end(&mut self, ticket: Ticket, cut_off: bool) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         self.ended += 1;
-        let reply = calls::read_reply(&self.tokenizer, &waiting.ids, waiting.native).map_err(failed);
+        let reply = calls::read_reply(self.tokenizer, &waiting.ids, waiting.native).map_err(failed);
         let reply = reply.map(|(mut text, tool_calls)| {
             let stop = waiting.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
             if let Some(stop) = stop {

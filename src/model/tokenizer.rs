@@ -4,6 +4,7 @@
 
 mod bpe;
 pub mod files;
+pub mod gguf;
 pub mod marks;
 pub mod ours;
 mod parse;

@@ -104,3 +104,58 @@ fn a_models_files_say_which_template_and_variables() {
     let wrong = files.with("chat.json", r#"{"date": "today"}"#);
     assert!(read(&wrong).unwrap_err().starts_with("`chat.json` is wrong: `today` is no day"));
 }
+
+/// What transformers writes of the same chats (`tests/record/templates.py` says how it was recorded).
+#[test]
+fn real_templates_write_what_transformers_writes() {
+    let recorded = include_str!("../../../tests/golden/templates.json");
+    let wrong = differences(&serde_json::from_str(recorded).unwrap());
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+fn differences(recorded: &Json) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, source) in recorded["templates"].as_object().unwrap() {
+        let variables = recorded["variables"].as_object().unwrap().clone();
+        let sources = [(DEFAULT.to_owned(), source.as_str().unwrap().to_owned())].into();
+        let template = match ChatTemplate::new(sources, variables, Date::default()) {
+            Ok(template) => template,
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        for (chat, expected) in recorded["written"][name].as_object().unwrap() {
+            let asked = &recorded["chats"][chat];
+            let none = Vec::new();
+            let filled = template.fill(Filling {
+                messages: asked["messages"].as_array().unwrap(),
+                tools: asked["tools"].as_array().unwrap_or(&none),
+                prompt: asked["prompt"].as_bool().unwrap(),
+            });
+            if let Err(reason) = same(filled, expected) {
+                wrong.push(format!("{name}, {chat}: {reason}"));
+            }
+        }
+    }
+    wrong
+}
+
+fn same(filled: Result<String, TemplateError>, expected: &Json) -> Result<(), String> {
+    match (filled, expected["text"].as_str()) {
+        (Ok(filled), Some(text)) => {
+            let said: Vec<&str> = filled.split(BEGIN).skip(1).filter_map(|part| part.split(END).next()).collect();
+            let bare = filled.replace([BEGIN, END], "");
+            if bare != text {
+                return Err(format!("\n{bare:?}\n{text:?}"));
+            }
+            match expected["said"].as_array() {
+                Some(marked) if *marked != said => Err(format!("{said:?} for {marked:?}")),
+                _ => Ok(()),
+            }
+        }
+        (Err(TemplateError::Refused(reason)), None) if expected["error"] == reason.as_str() => Ok(()),
+        (Err(_), None) => Ok(()),
+        (filled, _) => Err(format!("{filled:?} for {expected}")),
+    }
+}
