@@ -6,11 +6,11 @@ run:
 	cargo run -- run pipelines/quickstart.yaml
 
 test: lint
-	cargo test
+	cargo test --workspace
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets --quiet -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 # A million pipelines changed at random, none of which may make it panic; `fuzz/` holds the same for cargo-fuzz.
 fuzz:

@@ -15,7 +15,7 @@ const ROWS: usize = 8;
 /// # Panics
 /// When the slices do not hold equally many whole rows.
 pub fn norm(x: &[f32], scale: &[f32], epsilon: f32, out: &mut [f32]) {
-    assert!(x.len() == out.len() && x.len() % scale.len().max(1) == 0, "rows of another size");
+    assert!(x.len() == out.len() && x.len().is_multiple_of(scale.len().max(1)), "rows of another size");
     if scale.is_empty() {
         return;
     }
@@ -68,7 +68,7 @@ impl Kernel for Norm<'_> {
 /// When the slices do not fit together.
 pub fn rotate(heads: &mut [f32], cos: &[f32], sin: &[f32], factor: f32) {
     let half = cos.len();
-    assert!(sin.len() == half && (half == 0 || heads.len() % (2 * half) == 0), "heads of another size");
+    assert!(sin.len() == half && heads.len().is_multiple_of(2 * half), "heads of another size");
     for head in heads.chunks_exact_mut((2 * half).max(1)) {
         let (first, second) = head.split_at_mut(half);
         for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
@@ -91,7 +91,7 @@ pub enum Activation {
 /// # Panics
 /// When `rows` is not twice as long as `out`, or rows are no whole ones.
 pub fn gate(rows: &[f32], inner: usize, activation: Activation, out: &mut [f32]) {
-    assert!(rows.len() == 2 * out.len() && (inner == 0 || out.len() % inner == 0), "rows of another size");
+    assert!(rows.len() == 2 * out.len() && out.len().is_multiple_of(inner), "rows of another size");
     if inner == 0 {
         return;
     }
@@ -135,7 +135,7 @@ fn activate<L: Lanes>(x: L, activation: Activation) -> L {
     let steep = match activation {
         Activation::Silu => x,
         Activation::GeluTanh => {
-            let root = 0.797_884_56; // sqrt(2 / pi)
+            let root = 0.797_884_6; // sqrt(2 / pi)
             x.mul(L::splat(2.0 * root)).mul(x.mul(x).fma(L::splat(0.044_715), one))
         }
     };

@@ -59,6 +59,8 @@ pub enum Want<'a> {
         draw: Draw,
         /// At least one and at most [`Layout::ahead`].
         uniforms: &'a [f32],
+        /// The request's seed. A device that makes random numbers itself makes them of this and of a token's position.
+        seed: u64,
         /// Whether log-probabilities are wanted.
         logprobs: bool,
     },

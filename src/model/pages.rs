@@ -193,6 +193,11 @@ impl Pages {
         }
     }
 
+    /// Whether nobody has a page or the promise of one.
+    pub fn is_idle(&self) -> bool {
+        self.reserved == 0 && self.free.len() + self.idle.len() == self.pages.len()
+    }
+
     /// Forgets all that is known; nobody may have a page.
     pub fn forget(&mut self) {
         *self = Self::new(self.pages.len());

@@ -61,6 +61,7 @@ pub type Allowed = [u64];
 #[derive(Debug)]
 pub struct Sampler {
     draw: Draw,
+    seed: u64,
     logprobs: bool,
     rng: ChaCha8Rng,
     seen: BTreeSet<u32>,
@@ -74,12 +75,17 @@ impl Sampler {
         let penalised = draw.repetition_penalty != 1.0;
         let seen = if penalised { prompt.iter().copied().collect() } else { BTreeSet::new() };
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { draw, logprobs, rng, seen, logits: Vec::new(), weights: Vec::new() }
+        Self { draw, seed, logprobs, rng, seen, logits: Vec::new(), weights: Vec::new() }
     }
 
     /// How it draws.
     pub fn draw(&self) -> &Draw {
         &self.draw
+    }
+
+    /// The seed of its random sequence.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Whether log-probabilities are wanted.

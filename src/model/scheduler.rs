@@ -82,6 +82,8 @@ struct Running {
     most: usize,
     /// How many tokens have their keys and values.
     past: usize,
+    /// How many of them another one computed, or computes.
+    shared: usize,
     held: Held,
     sampler: Sampler,
     guide: Option<Box<dyn Guide>>,
@@ -207,6 +209,7 @@ impl Scheduler {
                 ids: request.ids,
                 most,
                 past,
+                shared: past,
                 held,
                 sampler,
                 guide: request.guide,
@@ -226,7 +229,7 @@ impl Scheduler {
         for (index, running) in self.running.iter_mut().enumerate() {
             let new = running.ids.len() - running.past;
             // What another one fills in an earlier call is there, in this call is soon; in a later one it has to be waited for.
-            let ready = || self.pages.is_filled(&running.held, running.past, |page| filling.contains(&page));
+            let ready = || self.pages.is_filled(&running.held, running.shared, |page| filling.contains(&page));
             let count = match new {
                 1 => 1,
                 _ if left == 0 => continue,
@@ -293,9 +296,12 @@ fn rows<'a>(running: &'a [Running], shares: &'a [Share]) -> Vec<Row<'a>> {
             want: match share.uniforms.as_slice() {
                 _ if share.tokens.end < running.ids.len() => Want::Nothing,
                 [] => Want::Logits,
-                uniforms => {
-                    Want::Tokens { draw: *running.sampler.draw(), uniforms, logprobs: running.sampler.logprobs() }
-                }
+                uniforms => Want::Tokens {
+                    draw: *running.sampler.draw(),
+                    uniforms,
+                    seed: running.sampler.seed(),
+                    logprobs: running.sampler.logprobs(),
+                },
             },
         }
     };
@@ -321,3 +327,7 @@ impl Running {
         drawn
     }
 }
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

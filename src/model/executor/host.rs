@@ -323,3 +323,7 @@ fn scale(norm: &RmsNorm) -> Result<Vec<f32>, ExecutorError> {
 fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ExecutorError> {
     tensor.try_into_vec_as::<f32>().map_err(|error| ExecutorError::Device(format!("{error:?}")))
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+pub(crate) mod tests;
