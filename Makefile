@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels synthetic install clean
+.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -41,6 +41,12 @@ bench-endpoint:
 # Every CUDA kernel against torch on an NVIDIA GPU: errors, times, floors. The python3 that is found needs torch and CuPy.
 bench-kernels:
 	python3 benches/kernels
+
+# Training and sampling on an NVIDIA GPU against PyTorch, Transformers and PEFT on the same one, after a comparison with the
+# processor's results. The python3 that is found needs torch, transformers and peft.
+bench-gpu:
+	cargo bench --bench gpu --features cuda --no-run
+	python3 benches/gpu.py
 
 # Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
 SHAPE = chain

@@ -51,6 +51,8 @@ pub struct Settings {
     /// Other profiles: each a table with the settings that differ.
     pub profiles: BTreeMap<String, toml::Table>,
     #[serde(skip)]
+    cache: PathBuf,
+    #[serde(skip)]
     gates: Gates,
 }
 
@@ -63,6 +65,7 @@ impl Default for Settings {
             device: "cpu".into(),
             endpoints: BTreeMap::new(),
             profiles: BTreeMap::new(),
+            cache: PathBuf::new(),
             gates: Gates::default(),
         }
     }
@@ -166,8 +169,9 @@ impl Project {
         let root = start.ancestors().skip(1).find(|folder| folder.join("thresh.toml").is_file());
         let root = root.map_or(here, Path::to_owned);
         let path = root.join("thresh.toml");
-        let settings =
+        let mut settings =
             if path.is_file() { Settings::read(&path, profile)? } else { Settings::default().chosen(profile)? };
+        settings.cache = root.join(&settings.store).join("cache");
         Ok(Self { root, settings })
     }
 
@@ -213,6 +217,10 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
 }
 
 impl Profile for Settings {
+    fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     fn slots(&self, pool: &str) -> Option<usize> {
         let usual = match pool {
             "cpu" => Some(self.jobs),

@@ -1,5 +1,6 @@
 //! Where stages run: what the engine and the stages ask of a profile.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -13,6 +14,10 @@ pub trait Profile: Send + Sync {
 
     /// The device for tensors: `cpu`, `wgpu`, `cuda:0`.
     fn device(&self) -> &str;
+
+    /// The folder of what may be made anew at any time and is kept to save that time, such as compiled kernels. It belongs to
+    /// the store, and may be carried to another machine.
+    fn cache(&self) -> &Path;
 
     /// The pool of stages that compute on the device.
     fn device_pool(&self) -> &'static str {
@@ -54,6 +59,10 @@ pub struct Endpoint {
 pub struct NoSettings;
 
 impl Profile for NoSettings {
+    fn cache(&self) -> &Path {
+        Path::new(".thresh/cache")
+    }
+
     fn slots(&self, _: &str) -> Option<usize> {
         None
     }

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use super::architecture::{Architecture, LayerKind};
 use super::config::{ConfigError, ModelConfig};
+use super::device::Place;
 use super::layer::{Attention, Layer, Mlp, RmsNorm, causal_bias};
 use super::linear::Linear;
 use super::lora::LoraConfig;
@@ -35,6 +36,8 @@ pub struct Decoder {
     architecture: Architecture,
     #[module(skip)]
     ropes: Vec<RopeTable>,
+    #[module(skip)]
+    place: Place,
     #[module(skip)]
     lora: Option<LoraConfig>,
 }
@@ -149,7 +152,17 @@ impl Decoder {
             Some(Param::from_tensor(matrix("lm_head.weight".to_owned(), [hidden, shape.vocab])?))
         };
         let ropes = shape.ropes.iter().map(|rope| RopeTable::new(shape.context, rope)).collect();
-        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone(), architecture: shape, ropes, lora: None })
+        Ok(Self {
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            config: config.clone(),
+            architecture: shape,
+            ropes,
+            place: Place::default(),
+            lora: None,
+        })
     }
 
     /// Every matrix under Hugging Face's name, adapters excepted.
@@ -241,6 +254,17 @@ impl Decoder {
     /// The shape of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The same decoder, to be trained and sampled at this place; its tensors stay where they are.
+    #[must_use]
+    pub fn at(self, place: &Place) -> Self {
+        Self { place: place.clone(), ..self }
+    }
+
+    /// What trains and samples it.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The angles of each of the architecture's rotary embeddings.

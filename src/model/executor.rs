@@ -4,6 +4,8 @@
 //! scheduler decides which tokens go into which page. Sequences share the pages of what they begin with, so that nothing is
 //! copied, on any device.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod host;
 
 use host::HostExecutor;
@@ -104,11 +106,15 @@ pub trait Executor: Send {
     fn run(&mut self, rows: &[Row]) -> Result<Vec<Answer>, ExecutorError>;
 }
 
-/// What computes a decoder on the device that it lies on, with room for about `bytes` of keys and values, and for one
+/// What computes a decoder at its place ([`Decoder::place`]), with room for about `bytes` of keys and values, and for one
 /// sequence of full length at least.
 ///
 /// # Errors
 /// When the weights cannot be read, or the device has no room.
 pub fn of(decoder: &Decoder, bytes: usize) -> Result<Box<dyn Executor>, ExecutorError> {
+    #[cfg(feature = "cuda")]
+    if let super::device::Place::Cuda(place) = decoder.place() {
+        return Ok(Box::new(cuda::CudaExecutor::new(decoder, bytes, place)?));
+    }
     Ok(Box::new(HostExecutor::new(decoder, bytes)?))
 }

@@ -6,6 +6,8 @@ pub mod calls;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod decoder;
 pub mod device;
 pub mod executor;
@@ -16,6 +18,7 @@ pub mod linear;
 pub mod lora;
 pub mod numbers;
 pub mod pages;
+mod paths;
 pub mod peft;
 pub mod rope;
 pub mod sample;

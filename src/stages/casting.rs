@@ -10,6 +10,7 @@ use super::prompt;
 pub use super::roles::{Agent, AgentKind, UserSpec, calls_are_made, check_inputs, pool, templates};
 use super::roles::{AgentStyle, UserKind};
 use super::served::Served;
+use super::training::compute;
 use crate::dialogue::agent::{ChatAgent, Style};
 use crate::dialogue::agent_rule::RuleAgent;
 use crate::dialogue::agent_tools::schemas;
@@ -25,7 +26,6 @@ use crate::engine::stage::Context;
 use crate::llm::ChatModel;
 use crate::llm::local::{LocalModel, REMEMBERED};
 use crate::model::bundle::{self, Bundle};
-use crate::model::device::device;
 
 /// The dialogues that the tasks were made of, for users that follow them.
 pub const SOURCES: Port<Source> = Port::new("sources");
@@ -65,7 +65,9 @@ pub fn casting<'c>(
             let Some(path) = context.optional_input(POLICY.name) else {
                 bail!("the agent is a `policy`, and the input `policy` is not connected");
             };
-            let bundle = Bundle::load(path, &device(context.profile.device())?)?;
+            let device = compute(context)?;
+            let bundle = Bundle::load(path, &device)?;
+            let bundle = Bundle { decoder: bundle.decoder.at(device.place()), ..bundle };
             let model = Rc::new(LocalModel::new(&bundle, REMEMBERED)?);
             local = Some(model.clone());
             model

@@ -157,7 +157,8 @@ base:
         let mut config = self.config(tokenizer.vocab_size());
         config.eos_token_id = tokenizer.token(SPECIAL[1]).map(TokenIds::One);
         config.pad_token_id = Some(tokenizer.pad());
-        let decoder = Decoder::init(&config, self.seed, &device(context.profile.device())?)?;
+        let device = device(context.profile.device())?;
+        let decoder = Decoder::init(&config, self.seed, &device)?;
         context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);
         context.figure("parameters", decoder.parameters() as f64);
         Bundle { decoder, tokenizer }.save(&context.folder(&MODEL)?)?;

@@ -12,6 +12,7 @@ use self::parameters::Preparation;
 use crate::engine::port::{Folder, Port};
 use crate::engine::stage::{Context, Stopped};
 use crate::examples::{KtoExample, PairExample, SftExample};
+use crate::model::device::Compute;
 use crate::model::{Bundle, Tokenizer, device};
 use crate::seed;
 use crate::table::Row;
@@ -174,14 +175,19 @@ impl<T: Encodable> Prepared<T> {
 
 /// The base model on the profile's device, adapters of its own merged, fresh ones attached where they are asked for.
 fn base(context: &Context, preparation: &Preparation) -> anyhow::Result<Bundle> {
-    let device = device::device(context.profile.device())?;
+    let device = compute(context)?;
     let bundle = Bundle::load(context.input(BASE.name)?, &device)?;
-    let merged = bundle.decoder.merged();
+    let merged = bundle.decoder.merged().at(device.place());
     let decoder = match &preparation.lora {
         Some(lora) => merged.adapt(&lora.config(), seed::derive(preparation.seed, &["lora"]))?,
         None => merged,
     };
     Ok(Bundle { decoder, ..bundle })
+}
+
+/// Where the profile lets models compute; kernels that are compiled for it are kept in the store.
+pub(super) fn compute(context: &Context) -> anyhow::Result<Compute> {
+    Ok(device::device(context.profile.device())?.keeping(&context.profile.cache().join("cuda")))
 }
 
 /// The longest sequence: what is asked for, or all that the model takes.

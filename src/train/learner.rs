@@ -11,12 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::batch::Sequence;
+#[cfg(feature = "cuda")]
+use super::cuda::CudaLearner;
 use super::host::HostLearner;
 use super::optimise::AdamWConfig;
 use super::plain::PlainLearner;
 use super::workers::on_cpu;
 use crate::model::Decoder;
 use crate::model::architecture::Architecture;
+#[cfg(feature = "cuda")]
+use crate::model::device::Place;
 
 /// Which weights answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,11 +146,15 @@ pub enum Precision {
     Bf16,
 }
 
-/// A learner for the device that the model's parameters lie on.
+/// A learner for the place that the model is to be trained at: see [`Decoder::place`].
 ///
 /// # Errors
 /// When the device cannot train this model, or threads cannot be started.
 pub fn open(base: Decoder, settings: LearnerSettings) -> Result<Box<dyn Learner>, TrainError> {
+    #[cfg(feature = "cuda")]
+    if let Place::Cuda(place) = base.place().clone() {
+        return Ok(Box::new(CudaLearner::new(base, settings, &place)?));
+    }
     if settings.precision == Precision::Bf16 {
         let place = if on_cpu(&device(&base)) { "the processor" } else { "this device" };
         return Err(TrainError::Unsupported(format!("{place} trains in 32 bits only; set `precision: f32`")));

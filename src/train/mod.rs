@@ -12,6 +12,8 @@
 
 pub mod batch;
 pub mod checkpoint;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dpo;
 pub mod encode;
 mod evaluate;

@@ -16,6 +16,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("indicatif", &["report"]),
     ("serde_yaml", &["config"]),
     ("tokenizers", &["model"]),
+    ("cudarc", &["model/cuda"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,0 +1,351 @@
+//! Our kernels: CUDA C++ compiled once by NVRTC for the device at hand, and kept as binaries that later runs load.
+//!
+//! A binary is named by what it was made of: module, architecture, a hash of source and options, NVRTC's version. The folder
+//! may be carried to another machine. Where no NVRTC is found, a binary of the same source by any NVRTC does.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cudarc::driver::{result, sys};
+use cudarc::nvrtc::{result as nvrtc, sys as nvrtc_sys};
+
+use super::CudaError;
+use super::driver::{Address, Arguments, Gpu};
+use super::library::Library;
+
+/// What every module begins with.
+const COMMON: &str = include_str!("kernels/common.cuh");
+
+/// The modules: a name, a source, and whether there is one for every size of head and type of number.
+const SOURCES: &[(&str, &str, bool)] = &[
+    ("rows", include_str!("kernels/rows.cu"), false),
+    ("head", include_str!("kernels/head.cu"), false),
+    ("step", include_str!("kernels/step.cu"), false),
+    ("sample", include_str!("kernels/sample.cu"), false),
+    ("attend", include_str!("kernels/attend.cu"), true),
+    ("decode", include_str!("kernels/decode.cu"), true),
+    ("skinny", include_str!("kernels/skinny.cu"), true),
+];
+
+/// What the kernels are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The device's compute capability.
+    pub capability: (i32, i32),
+    /// The size of a head.
+    pub head: usize,
+    /// Query heads that share a key head.
+    pub group: usize,
+    /// Whether activations are bf16; else they are f32.
+    pub half: bool,
+}
+
+/// One module to compile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name.
+    pub module: &'static str,
+    source: String,
+    options: Vec<String>,
+}
+
+/// The modules for a target.
+pub fn units(target: Target) -> Vec<Unit> {
+    let one = |&(module, source, by_shape): &(&'static str, &str, bool)| {
+        let mut options = options(target.capability);
+        if by_shape {
+            options.push(format!("-DHEAD={}", target.head));
+            options.push(format!("-DGROUP={}", target.group));
+            options.push(format!("-DBF16={}", i32::from(target.half)));
+        }
+        Unit { module, source: format!("{COMMON}\n#line 1 \"{module}.cu\"\n{source}"), options }
+    };
+    SOURCES.iter().map(one).collect()
+}
+
+impl Unit {
+    /// The name of its binary, but for the compiler's version: it differs whenever source or options do.
+    pub fn stem(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.source.as_bytes());
+        for option in &self.options {
+            hash.update(&[0]).update(option.as_bytes());
+        }
+        format!("{}-{}", self.module, &hash.finalize().to_hex()[..16])
+    }
+
+    /// Compiles it. NVRTC must be loaded.
+    ///
+    /// # Errors
+    /// When the source does not compile.
+    pub fn compile(&self) -> Result<Vec<u8>, CudaError> {
+        compile(self.module, &self.source, &self.options)
+    }
+}
+
+/// A kernel's handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel(pub(super) sys::CUfunction);
+
+/// All kernels, loaded on one device.
+#[derive(Debug)]
+pub struct Kernels {
+    modules: Vec<sys::CUmodule>,
+    found: RefCell<HashMap<String, Kernel>>,
+    constants: RefCell<HashMap<String, Vec<i32>>>,
+    gpu: Arc<Gpu>,
+}
+
+// SAFETY: handles are plain addresses in the driver; whoever holds the kernels is the only one to use them.
+unsafe impl Send for Kernels {}
+
+impl Kernels {
+    /// Loads every module, from `cache` where it holds them; what is compiled is written there.
+    ///
+    /// # Errors
+    /// Without NVRTC and without binaries, when a source does not compile, and when the cache cannot be written.
+    pub fn load(gpu: &Arc<Gpu>, [head, group]: [usize; 2], half: bool, cache: &Path) -> Result<Self, CudaError> {
+        gpu.bind()?;
+        let mut modules = Vec::with_capacity(SOURCES.len());
+        for image in images(Target { capability: gpu.capability, head, group, half }, cache)? {
+            // SAFETY: the image is a whole cubin, which the driver checks; the module lives as long as the process.
+            modules.push(unsafe { result::module::load_data(image.as_ptr().cast()) }?);
+        }
+        Ok(Self { modules, found: RefCell::default(), constants: RefCell::default(), gpu: Arc::clone(gpu) })
+    }
+
+    /// The kernel of this name, which may use `shared` bytes of dynamic shared memory.
+    ///
+    /// # Errors
+    /// When no module has it, or the device has not so much shared memory.
+    pub fn get(&self, name: &str, shared: u32) -> Result<Kernel, CudaError> {
+        if let Some(kernel) = self.found.borrow().get(name) {
+            return Ok(*kernel);
+        }
+        let text = CString::new(name).map_err(|_| CudaError::Kernel(name.to_owned()))?;
+        // SAFETY: the modules are loaded.
+        let found = self.modules.iter().find_map(|m| unsafe { result::module::get_function(*m, text.clone()) }.ok());
+        let function = found.ok_or_else(|| CudaError::Kernel(name.to_owned()))?;
+        if shared > 48 * 1024 {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was just found.
+            unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }?;
+        }
+        self.found.borrow_mut().insert(name.to_owned(), Kernel(function));
+        Ok(Kernel(function))
+    }
+
+    /// The first `count` numbers of a constant that a module exports.
+    ///
+    /// # Errors
+    /// When no module has it.
+    pub(super) fn constants(&self, name: &str, count: usize) -> Result<Vec<i32>, CudaError> {
+        if let Some(numbers) = self.constants.borrow().get(name) {
+            return Ok(numbers.clone());
+        }
+        let text = CString::new(name).map_err(|_| CudaError::Kernel(name.to_owned()))?;
+        // SAFETY: the modules are loaded.
+        let found = self.modules.iter().find_map(|m| unsafe { result::module::get_global(*m, text.clone()) }.ok());
+        let (at, bytes) = found.ok_or_else(|| CudaError::Kernel(name.to_owned()))?;
+        let numbers: Vec<i32> = self.gpu.download(Address(at), count.min(bytes / 4))?;
+        self.constants.borrow_mut().insert(name.to_owned(), numbers.clone());
+        Ok(numbers)
+    }
+
+    /// Launches the kernel of this name on the device's stream.
+    ///
+    /// # Errors
+    /// When no module has it, or the driver refuses.
+    pub(super) fn launch(
+        &self,
+        name: &str,
+        grid: [usize; 3],
+        block: [u32; 2],
+        shared: u32,
+        arguments: &Arguments,
+    ) -> Result<(), CudaError> {
+        let kernel = self.get(name, shared)?;
+        self.gpu.launch(kernel.0, grid.map(|size| size as u32), block, shared, arguments)
+    }
+
+    /// The device that the kernels are loaded on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        let _ = self.gpu.bind();
+        for module in &self.modules {
+            // SAFETY: no kernel of it is launched any more.
+            let _ = unsafe { result::module::unload(*module) };
+        }
+    }
+}
+
+/// The binaries of all modules, compiled side by side where they are missing.
+pub fn images(target: Target, cache: &Path) -> Result<Vec<Vec<u8>>, CudaError> {
+    let version = Library::Nvrtc.load().map(|()| version());
+    let one = |unit: &Unit| {
+        let stem = unit.stem();
+        match &version {
+            Ok(version) => image(unit, &cache.join(format!("{stem}-nvrtc{version}.cubin"))),
+            Err(missing) => any_image(cache, &stem).ok_or_else(|| missing.clone()),
+        }
+    };
+    let units = units(target);
+    std::thread::scope(|scope| {
+        let one = &one;
+        let running: Vec<_> = units.iter().map(|unit| scope.spawn(move || one(unit))).collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// A binary of these bytes' source by whatever compiler, the name that sorts last of several.
+fn any_image(cache: &Path, stem: &str) -> Option<Vec<u8>> {
+    let names = std::fs::read_dir(cache).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let name = names.filter(|name| name.starts_with(stem) && name.ends_with(".cubin")).max()?;
+    std::fs::read(cache.join(name)).ok().filter(|bytes| whole(bytes))
+}
+
+/// The binary at `path`, made and kept where it is missing or torn.
+fn image(unit: &Unit, path: &Path) -> Result<Vec<u8>, CudaError> {
+    if let Some(bytes) = std::fs::read(path).ok().filter(|bytes| whole(bytes)) {
+        return Ok(bytes);
+    }
+    let bytes = unit.compile()?;
+    keep(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Whether these are the bytes of a binary: an ELF file.
+fn whole(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF") && bytes.len() > 1024
+}
+
+/// Writes a file beside its place and moves it there, so that no other process reads half of it.
+fn keep(path: &Path, bytes: &[u8]) -> Result<(), CudaError> {
+    let error = |reason: std::io::Error| CudaError::Cache { path: path.to_owned(), reason: reason.to_string() };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(error)?;
+    let aside = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+    std::fs::write(&aside, bytes).map_err(error)?;
+    std::fs::rename(&aside, path).map_err(error)
+}
+
+fn options((major, minor): (i32, i32)) -> Vec<String> {
+    // Hopper's own instructions are only in the architecture's `a` variant.
+    let variant = if (major, minor) == (9, 0) { "a" } else { "" };
+    vec![
+        "--std=c++17".to_owned(),
+        "-default-device".to_owned(),
+        format!("--gpu-architecture=sm_{major}{minor}{variant}"),
+    ]
+}
+
+/// The compiler's version, such as `13.0`. It must be loaded.
+fn version() -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both are places for a number.
+    unsafe { nvrtc_sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    format!("{major}.{minor}")
+}
+
+fn compile(module: &'static str, source: &str, options: &[String]) -> Result<Vec<u8>, CudaError> {
+    let failed = |log: String| CudaError::Compile { module, log };
+    let text = CString::new(source).map_err(|_| failed("the source has a zero byte".to_owned()))?;
+    let program = nvrtc::create_program(&text, None).map_err(|error| failed(error.to_string()))?;
+    // SAFETY: the program was just made, and is destroyed below, once.
+    let outcome = unsafe { nvrtc::compile_program(program, options) };
+    let bytes = match outcome {
+        Ok(()) => binary(program).ok_or_else(|| failed("no binary came out".to_owned())),
+        Err(error) => {
+            // SAFETY: the program lives; the log ends with a zero byte, which NVRTC writes.
+            let log = unsafe { nvrtc::get_program_log(program) }.unwrap_or_default();
+            let log: Vec<u8> = log.into_iter().map(|c| c as u8).collect();
+            let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned());
+            Err(failed(log.unwrap_or_else(|_| error.to_string())))
+        }
+    };
+    // SAFETY: the program is used no more.
+    let _ = unsafe { nvrtc::destroy_program(program) };
+    bytes
+}
+
+fn binary(program: nvrtc_sys::nvrtcProgram) -> Option<Vec<u8>> {
+    let mut size = 0;
+    // SAFETY: the program was compiled; the vector has as many bytes as NVRTC says.
+    unsafe {
+        nvrtc_sys::nvrtcGetCUBINSize(program, &raw mut size).result().ok()?;
+        let mut bytes = vec![0_u8; size];
+        nvrtc_sys::nvrtcGetCUBIN(program, bytes.as_mut_ptr().cast()).result().ok()?;
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Target = Target { capability: (9, 0), head: 64, group: 4, half: true };
+
+    #[test]
+    fn a_binary_is_named_by_all_that_it_is_made_of() {
+        let stems = |target| units(target).iter().map(Unit::stem).collect::<Vec<_>>();
+        let first = stems(TARGET);
+        assert_eq!(first, stems(TARGET));
+        let shared = SOURCES.iter().filter(|(.., by_shape)| !by_shape).count();
+        for other in [Target { head: 128, ..TARGET }, Target { half: false, ..TARGET }, Target { group: 1, ..TARGET }] {
+            let same = first.iter().filter(|stem| stems(other).contains(stem)).count();
+            assert_eq!(same, shared, "{other:?}");
+        }
+        let older = stems(Target { capability: (8, 0), ..TARGET });
+        assert!(first.iter().all(|stem| !older.contains(stem)));
+    }
+
+    #[test]
+    fn binaries_are_kept_whole_and_those_of_another_compiler_serve_where_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let unit = &units(TARGET)[0];
+        let binary = [b"\x7fELF".to_vec(), vec![7; 4096]].concat();
+        let path = folder.path().join("below").join(format!("{}-nvrtc12.8.cubin", unit.stem()));
+        keep(&path, &binary).unwrap();
+        assert_eq!(image(unit, &path).unwrap(), binary);
+        let folder = path.parent().unwrap();
+        assert_eq!(any_image(folder, &unit.stem()).unwrap(), binary);
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+        std::fs::write(&path, &binary[..100]).unwrap();
+        assert!(any_image(folder, &unit.stem()).is_none());
+        let error = keep(&path.join("below a file"), &binary).unwrap_err();
+        assert!(error.to_string().starts_with("cannot keep compiled kernels in `"), "{error}");
+    }
+
+    /// Needs NVRTC and no device; passes over where there is none.
+    #[test]
+    fn all_kernels_compile() {
+        if let Err(missing) = Library::Nvrtc.load() {
+            eprintln!("not compiled: {missing}");
+            return;
+        }
+        for target in [TARGET, Target { head: 128, group: 1, half: false, ..TARGET }] {
+            for unit in units(target) {
+                let binary = unit.compile().unwrap_or_else(|error| panic!("{error}"));
+                assert!(whole(&binary), "{}", unit.module);
+            }
+        }
+        let wrong =
+            Unit { module: "wrong", source: "__global__ void f() { nothing(); }".to_owned(), options: Vec::new() };
+        let error = wrong.compile().unwrap_err().to_string();
+        assert!(
+            error.starts_with("NVRTC cannot compile the kernels of `wrong`: ") && error.contains("nothing"),
+            "{error}"
+        );
+    }
+}
