@@ -17,6 +17,7 @@ pub mod lora;
 pub mod numbers;
 pub mod pages;
 pub mod peft;
+pub mod reply;
 pub mod rope;
 pub mod sample;
 pub mod scheduler;
