@@ -21,6 +21,7 @@ pub mod model;
 pub mod net;
 pub mod report;
 pub mod seed;
+pub mod serve;
 pub mod stages;
 pub mod table;
 pub mod train;

@@ -15,6 +15,7 @@ mod run;
 mod runs;
 mod schema;
 mod selection;
+mod serve;
 mod show;
 mod watch;
 mod why;
@@ -75,6 +76,8 @@ enum Command {
     Model(model::ModelArgs),
     /// Look whether store, profile, device and endpoints work, and say what to do where they do not.
     Doctor(doctor::DoctorArgs),
+    /// Serve a model of our own over OpenAI's API.
+    Serve(serve::ServeArgs),
     /// List the kinds of stages, or document one.
     Kinds(kinds::KindsArgs),
     /// Write the JSON Schemas of pipelines and tables.
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Pin(args) => gc::run_pin(&args),
         Command::Model(args) => model::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Kinds(args) => kinds::run(&args),
         Command::Schema(args) => schema::run(&args),
     };

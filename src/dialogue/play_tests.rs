@@ -104,7 +104,7 @@ impl Town {
 }
 
 fn sampling() -> Sampling {
-    Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 64, stop: Vec::new() }
+    Sampling { max_tokens: 64, ..Sampling::default() }
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Synthesizer {
         let agent = ChatAgent {
             model: std::rc::Rc::new(RuleAgent::new(lexicon.clone(), 0.0)),
             system: None,
-            sampling: Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() },
+            sampling: Sampling { max_tokens: 256, ..Sampling::default() },
             seed: None,
             tries: 3,
             style: Style::React,

@@ -98,7 +98,7 @@ mod tests {
     fn what_a_search_notes_for_the_customer_is_no_word_of_its_own() {
         let prompt =
             Template::new("mine", "{{ goal }}{{ source }}{{ end }}\n{{ transcript }}", GUIDE_VARIABLES).unwrap();
-        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
+        let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
         let user = GuideUser::new(Rc::new(Scripted::new(["unasked"])), sampling, prompt).unwrap();
         let chat = [Message::user("hi"), Message::system("Error: out")].into_iter().collect();
         let part = user.part(&Guide { goal: String::new(), source: String::new() }, &chat).unwrap();

@@ -227,7 +227,7 @@ pub(super) mod tests {
     }
 
     fn request(seed: u64) -> ChatRequest {
-        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
+        let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
         ChatRequest { system: None, chat: [Message::user("hello")].into_iter().collect(), tools: None, sampling, seed }
     }
 

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::oneshot;
 
-use super::{ChatModel, ChatRequest, ModelError, Reply};
+use super::{ChatModel, ChatRequest, ModelError, Reply, drawn_seed};
 use crate::model::bundle::Bundle;
-use crate::model::calls;
 use crate::model::chat;
 use crate::model::executor::{self, ExecutorError};
+use crate::model::reply::ReplyWriter;
 use crate::model::sample::{Draw, Drawn};
 use crate::model::scheduler::{Counters, Request, Scheduler, Sink, Ticket};
 use crate::model::tokenizer::{Tokenizer, TokenizerError};
@@ -28,10 +28,7 @@ pub struct LocalModel {
 
 struct Waiting {
     prompt: usize,
-    stops: Vec<String>,
-    ids: Vec<u32>,
-    /// Whether the reply may call tools.
-    native: bool,
+    writer: ReplyWriter,
     reply: oneshot::Sender<Result<Reply, ModelError>>,
 }
 
@@ -63,13 +60,18 @@ impl LocalModel {
             return Err(ModelError::TooLong { tokens: ids.len(), context });
         }
         let sampling = request.sampling;
-        let draw =
-            Draw { temperature: sampling.temperature, top_k: sampling.top_k, top_p: sampling.top_p, ..Draw::default() };
-        let (prompt, max_new, seed) = (ids.len(), sampling.max_tokens, request.seed);
+        let draw = Draw {
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+        };
+        let (prompt, max_new, seed) = (ids.len(), sampling.max_tokens, drawn_seed(request.seed));
         let ticket = scheduler.submit(Request { ids, max_new, draw, seed, logprobs: false, guide: None });
         let (reply, receiver) = oneshot::channel();
-        let stops = sampling.stop.into_iter().filter(|stop| !stop.is_empty()).collect();
-        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, stops, ids: Vec::new(), native, reply });
+        let writer = ReplyWriter::new(&self.tokenizer, sampling.stop, native);
+        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, writer, reply });
         Ok(receiver)
     }
 
@@ -101,7 +103,7 @@ impl ChatModel for LocalModel {
         self.give_up();
         let mut waiting = self.waiting.borrow_mut();
         let mut scheduler = self.scheduler.borrow_mut();
-        let mut replies = Replies { tokenizer: &self.tokenizer, waiting: &mut waiting, ended: 0 };
+        let mut replies = Replies { waiting: &mut waiting, ended: 0 };
         while replies.ended == 0 && !scheduler.is_idle() {
             if let Err(error) = scheduler.step(&mut replies) {
                 let all = std::mem::take(replies.waiting);
@@ -117,7 +119,6 @@ impl ChatModel for LocalModel {
 
 /// Ends replies at a token that ends one, or at one of the request's texts, and sends them.
 struct Replies<'a> {
-    tokenizer: &'a Tokenizer,
     waiting: &'a mut BTreeMap<Ticket, Waiting>,
     ended: usize,
 }
@@ -125,35 +126,23 @@ struct Replies<'a> {
 impl Sink for Replies<'_> {
     fn token(&mut self, ticket: Ticket, drawn: Drawn) -> bool {
         let Some(waiting) = self.waiting.get_mut(&ticket) else { return true };
-        if self.tokenizer.is_end(drawn.id) {
-            return true;
-        }
-        waiting.ids.push(drawn.id);
-        let Some(longest) = waiting.stops.iter().map(String::len).max() else { return false };
-        // Every token has at least one byte, so that a text that has just been completed lies in the last few.
-        let tail = &waiting.ids[waiting.ids.len().saturating_sub(longest + 2)..];
-        self.tokenizer.decode(tail).is_ok_and(|text| waiting.stops.iter().any(|stop| text.contains(stop.as_str())))
+        // What cannot be decoded says so at the end.
+        waiting.writer.push(drawn.id).map_or(true, |(_, over)| over)
     }
 
     fn end(&mut self, ticket: Ticket, cut_off: bool) {
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let Some(Waiting { prompt, writer, reply }) = self.waiting.remove(&ticket) else { return };
         self.ended += 1;
-        let reply = calls::read_reply(self.tokenizer, &waiting.ids, waiting.native).map_err(failed);
-        let reply = reply.map(|(mut text, tool_calls)| {
-            let stop = waiting.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
-            if let Some(stop) = stop {
-                text.truncate(stop);
-            }
-            Reply {
-                text,
-                tool_calls,
-                prompt_tokens: waiting.prompt as u64,
-                completion_tokens: waiting.ids.len() as u64,
-                cut_off: cut_off && stop.is_none(),
-            }
+        let completion = writer.tokens() as u64;
+        let answer = writer.finish().map_err(failed).map(|(text, tool_calls)| Reply {
+            text,
+            tool_calls,
+            prompt_tokens: prompt as u64,
+            completion_tokens: completion,
+            cut_off,
         });
         // The receiver may be gone by now: then nobody wants the reply.
-        let _ = waiting.reply.send(reply);
+        let _ = reply.send(answer);
     }
 }
 
@@ -170,7 +159,7 @@ mod tests {
     use futures_util::future::join_all;
 
     fn request(text: &str, seed: u64) -> ChatRequest {
-        let sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, max_tokens: 12, stop: Vec::new() };
+        let sampling = Sampling { temperature: 1.0, max_tokens: 12, ..Sampling::default() };
         ChatRequest { system: None, chat: [Message::user(text)].into_iter().collect(), tools: None, sampling, seed }
     }
 

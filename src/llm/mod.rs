@@ -28,10 +28,37 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// Only the likeliest tokens whose probabilities reach this sum; 1 keeps all.
     pub top_p: f32,
+    /// Only tokens at least this share as likely as the likeliest one; 0 keeps all.
+    pub min_p: f32,
+    /// What makes tokens that were said before less likely; 1 changes nothing.
+    pub repetition_penalty: f32,
     /// The most tokens that one reply may have.
     pub max_tokens: usize,
     /// Texts that end a reply; they are not part of it.
     pub stop: Vec<String>,
+}
+
+impl Default for Sampling {
+    /// The likeliest tokens, 256 at most.
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_tokens: 256,
+            stop: Vec::new(),
+        }
+    }
+}
+
+/// Seeds have 31 bits where models draw: some servers take no more, and JSON readers lose digits beyond 53.
+const SEED_BITS: u64 = (1 << 31) - 1;
+
+/// The seed that a model is given, here or behind a server: so that a policy says the same in both places.
+fn drawn_seed(seed: u64) -> u64 {
+    (seed ^ (seed >> 32)) & SEED_BITS
 }
 
 /// One request for a reply.

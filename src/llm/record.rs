@@ -50,6 +50,10 @@ pub struct CallRow {
     pub top_k: Option<u64>,
     /// Only the likeliest tokens whose probabilities reach this sum.
     pub top_p: f32,
+    /// Only tokens at least this share as likely as the likeliest one.
+    pub min_p: f32,
+    /// What made tokens that were said before less likely.
+    pub repetition_penalty: f32,
     /// The most tokens that the reply might have.
     pub max_tokens: u64,
     /// Texts that were to end it.
@@ -73,7 +77,7 @@ pub struct CallRow {
 }
 
 impl Row for CallRow {
-    const TYPE: &'static str = "llm.call/v1";
+    const TYPE: &'static str = "llm.call/v2";
 }
 
 impl CallRow {
@@ -171,7 +175,8 @@ impl Dialogue {
 /// The digest of a request to a model of this name.
 pub(super) fn key(model: &str, request: &ChatRequest) -> String {
     let ChatRequest { tools, sampling, seed, .. } = request;
-    let sampling = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_tokens, &sampling.stop);
+    let cuts = (sampling.top_k, sampling.top_p, sampling.min_p);
+    let sampling = (sampling.temperature, cuts, sampling.repetition_penalty, sampling.max_tokens, &sampling.stop);
     let content =
         (CallRow::TYPE, model, request.system.as_deref(), request.chat.messages(), tools.as_deref(), sampling, seed);
     let mut hash = blake3::Hasher::new();
@@ -205,6 +210,8 @@ fn row(dialogue: &str, call: u32, made: &Made, told: Told) -> CallRow {
         temperature: request.sampling.temperature,
         top_k: request.sampling.top_k.map(|k| k as u64),
         top_p: request.sampling.top_p,
+        min_p: request.sampling.min_p,
+        repetition_penalty: request.sampling.repetition_penalty,
         max_tokens: request.sampling.max_tokens as u64,
         stop: request.sampling.stop.clone(),
         seed: request.seed,
@@ -324,7 +331,7 @@ mod tests {
     use crate::llm::Sampling;
 
     fn request(system: Option<&str>, chat: &Chat, seed: u64) -> ChatRequest {
-        let sampling = Sampling { temperature: 0.5, top_k: Some(3), top_p: 0.9, max_tokens: 8, stop: vec!["x".into()] };
+        let sampling = Sampling { temperature: 0.5, top_k: Some(3), top_p: 0.9, max_tokens: 8, stop: vec!["x".into()], ..Sampling::default() };
         let tools = (seed % 2 == 1).then(|| Arc::from([serde_json::json!({"name": "a"})]));
         ChatRequest {
             system: system.map(|text| Arc::new(Message::system(text))),
@@ -416,6 +423,8 @@ mod tests {
                 temperature: row.temperature,
                 top_k: row.top_k.map(|k| k as usize),
                 top_p: row.top_p,
+                min_p: row.min_p,
+                repetition_penalty: row.repetition_penalty,
                 max_tokens: row.max_tokens as usize,
                 stop: row.stop.clone(),
             },

@@ -106,7 +106,7 @@ mod tests {
             Err(ModelError::TooLong { tokens: 9, context: 8 }),
             Ok("three".to_owned()),
         ]);
-        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 8, stop: Vec::new() };
+        let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
         let jobs = (0..4).map(|seed| {
             let chat = [Message::user(format!("say {seed}"))].into_iter().collect();
             model.complete(ChatRequest { system: None, chat, tools: None, sampling: sampling.clone(), seed })

@@ -3,11 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::ChatRequest;
+use super::{ChatRequest, drawn_seed};
 use crate::chat::{Message, ToolCall};
-
-/// Seeds go out with 31 bits: some servers take no more, and JSON readers lose digits beyond 53.
-const SEED_BITS: u64 = (1 << 31) - 1;
 
 /// Bytes of text for each token, in estimates: English has about so many.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -34,6 +31,10 @@ struct Body<'a> {
     top_p: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_k: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition_penalty: Option<f32>,
     max_tokens: usize,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop: &'a [String],
@@ -65,7 +66,7 @@ pub(super) struct Tokens {
     pub(super) completion: u64,
 }
 
-/// The body of a request. What is not asked for is left out: not every server knows `top_k`.
+/// The body of a request. What is not asked for is left out: not every server knows `top_k`, `min_p` and `repetition_penalty`.
 pub(super) fn request(model: &str, request: &ChatRequest, dialect: &Dialect, logprobs: bool) -> Vec<u8> {
     let sampling = &request.sampling;
     let body = Body {
@@ -75,9 +76,11 @@ pub(super) fn request(model: &str, request: &ChatRequest, dialect: &Dialect, log
         temperature: sampling.temperature,
         top_p: Some(sampling.top_p).filter(|sum| *sum < 1.0),
         top_k: sampling.top_k,
+        min_p: Some(sampling.min_p).filter(|share| *share > 0.0),
+        repetition_penalty: Some(sampling.repetition_penalty).filter(|penalty| *penalty != 1.0),
         max_tokens: sampling.max_tokens,
         stop: &sampling.stop,
-        seed: (request.seed ^ (request.seed >> 32)) & SEED_BITS,
+        seed: drawn_seed(request.seed),
         logprobs,
     };
     let plain = serde_json::to_vec(&body);
@@ -258,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_request_says_what_is_asked_and_no_more() {
-        let mut sampling = Sampling { temperature: 0.5, top_k: None, top_p: 1.0, max_tokens: 256, stop: Vec::new() };
+        let mut sampling = Sampling { temperature: 0.5, max_tokens: 256, ..Sampling::default() };
         let system = Some(Arc::new(Message::system("be ä")));
         let chat: Chat = [Message::user("hi")].into_iter().collect();
         let ask = |sampling: &Sampling, seed| {
@@ -277,17 +280,18 @@ mod tests {
         );
         sampling.top_k = Some(5);
         sampling.top_p = 0.5;
+        (sampling.min_p, sampling.repetition_penalty) = (0.25, 1.5);
         sampling.stop.push("<end>".to_owned());
         let all = ask(&sampling, u64::MAX - 1);
         assert!(
-            all.ends_with(r#""temperature":0.5,"top_p":0.5,"top_k":5,"max_tokens":256,"stop":["<end>"],"seed":1}"#),
+            all.ends_with(r#""temperature":0.5,"top_p":0.5,"top_k":5,"min_p":0.25,"repetition_penalty":1.5,"max_tokens":256,"stop":["<end>"],"seed":1}"#),
             "{all}"
         );
     }
 
     #[test]
     fn servers_are_told_things_their_way() {
-        let sampling = Sampling { temperature: 0.0, top_k: None, top_p: 1.0, max_tokens: 9, stop: Vec::new() };
+        let sampling = Sampling { max_tokens: 9, ..Sampling::default() };
         let chat = [Message::user("twelve bytes")].into_iter().collect();
         let asked = ChatRequest { system: None, chat, tools: None, sampling, seed: 1 };
         let extra = serde_json::json!({"num_ctx": 4096, "model": "other"});

@@ -20,6 +20,7 @@ pub mod numbers;
 pub mod pages;
 mod paths;
 pub mod peft;
+pub mod reply;
 pub mod rope;
 pub mod sample;
 pub mod scheduler;

@@ -115,6 +115,14 @@ impl Scheduler {
         }
     }
 
+    /// At most so many requests at once.
+    #[must_use]
+    pub fn at_most(mut self, rows: usize) -> Self {
+        self.layout.rows = self.layout.rows.min(rows.max(1));
+        self.slots = (0..self.layout.rows).collect();
+        self
+    }
+
     /// What the device offers.
     pub fn layout(&self) -> Layout {
         self.layout

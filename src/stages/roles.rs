@@ -68,6 +68,12 @@ pub struct Agent {
     /// Only the likeliest tokens whose probabilities reach this sum.
     #[serde(default = "one")]
     pub top_p: f32,
+    /// Only tokens at least this share as likely as the likeliest one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_p: f32,
+    /// Logits of tokens that were said before are divided by this where they are positive, multiplied where not.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repetition_penalty: f32,
     /// The most tokens of one reply.
     #[serde(default = "reply_tokens")]
     pub max_tokens: usize,
@@ -184,6 +190,8 @@ impl Default for Agent {
             temperature: 0.0,
             top_k: None,
             top_p: one(),
+            min_p: 0.0,
+            repetition_penalty: one(),
             max_tokens: reply_tokens(),
             stop: Vec::new(),
             seed: None,
@@ -221,6 +229,9 @@ impl Agent {
         let native = self.style == AgentStyle::Tools;
         wrong("noise", "must lie between 0 and 1", !(0.0..=1.0).contains(&self.noise));
         wrong("top_k", "must be at least 1", self.top_k == Some(0));
+        wrong("min_p", "must lie between 0 and 1", !(0.0..=1.0).contains(&self.min_p));
+        let penalty = self.repetition_penalty;
+        wrong("repetition_penalty", "must be positive; 1 changes nothing", !(penalty > 0.0 && penalty.is_finite()));
         wrong("tries", "must be at least 1", self.tries == 0);
         wrong("stop", "must not hold an empty text", self.stop.iter().any(String::is_empty));
         let served = self.kind == AgentKind::Served;
@@ -253,6 +264,8 @@ impl Agent {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
         }
@@ -285,7 +298,7 @@ impl UserSpec {
     /// How its replies are drawn.
     pub fn sampling(&self) -> Sampling {
         let Self { temperature, top_p, max_tokens, .. } = *self;
-        Sampling { temperature, top_k: None, top_p, max_tokens, stop: Vec::new() }
+        Sampling { temperature, top_p, max_tokens, ..Sampling::default() }
     }
 
     /// The prompt of a user that is a model, and its text.

@@ -11,10 +11,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("burn", &["model", "train"]),
     ("polars", &["report"]),
     ("petgraph", &["engine/graph.rs"]),
+    ("hyper", &["serve"]),
     ("reqwest", &["dataset", "llm/http", "net"]),
     ("clap", &["cli"]),
     ("indicatif", &["report"]),
     ("serde_yaml", &["config"]),
+    ("thresh_kernels", &["model", "train"]),
     ("tokenizers", &["model"]),
     ("cudarc", &["model/cuda"]),
 ];
@@ -33,7 +35,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn allowed(module: &str) -> BTreeSet<&'static str> {
     let lists: &[&[&str]] = match module {
         "main" | "lib" => return BTreeSet::from(["cli", "server"]),
-        "cli" => &[&["report", "config", "stages", "engine", "eval", "model"], BASE],
+        "cli" => &[&["report", "config", "stages", "engine", "eval", "model", "serve"], BASE],
+        "serve" => &[&["model"], BASE],
         "report" => &[&["engine", "eval"], BASE],
         "config" => &[&["stages", "engine"], BASE],
         "stages" => &[&["engine"], DOMAIN, BASE],

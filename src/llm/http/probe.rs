@@ -70,7 +70,7 @@ pub async fn probe(model: &HttpModel) -> Vec<Finding> {
 }
 
 fn request(text: &str, temperature: f32, seed: u64) -> ChatRequest {
-    let sampling = Sampling { temperature, top_k: None, top_p: 1.0, max_tokens: 24, stop: Vec::new() };
+    let sampling = Sampling { temperature, max_tokens: 24, ..Sampling::default() };
     let chat = [Message::user(text)].into_iter().collect();
     ChatRequest { system: None, chat, tools: None, sampling, seed }
 }

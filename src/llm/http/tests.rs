@@ -49,7 +49,7 @@ fn model_with(settings: &HttpSettings) -> HttpModel {
 }
 
 fn request(seed: u64) -> ChatRequest {
-    let sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, max_tokens: 16, stop: Vec::new() };
+    let sampling = Sampling { temperature: 1.0, max_tokens: 16, ..Sampling::default() };
     ChatRequest {
         system: None,
         chat: [Message::user("héllo \u{1F30D}")].into_iter().collect(),

@@ -1,0 +1,64 @@
+//! `thresh serve`: a model of our own behind OpenAI's API.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Outcome, say};
+use crate::model::Bundle;
+use crate::model::device::device;
+use crate::report::tell;
+use crate::serve::{self, Worker};
+
+#[derive(Args)]
+pub(super) struct ServeArgs {
+    /// The model's folder: a bundle (`thresh path RUN stage.model` prints where one lies), or one of Hugging Face.
+    bundle: PathBuf,
+    /// The address to listen at; 0.0.0.0 lets other machines in.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The port; 0 takes a free one.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// The name that clients ask for; the folder's where absent.
+    #[arg(long)]
+    name: Option<String>,
+    /// The most replies written at once; others wait.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_batch: u16,
+    /// MiB for keys and values of chats that run and of those remembered.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: usize,
+    /// Where it computes: `cpu`, `wgpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+pub(super) fn run(args: &ServeArgs) -> Outcome {
+    let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+    let bundle = Bundle::load(&args.bundle, &device).map_err(|error| Failure::Wrong(error.into()))?;
+    let folder = std::path::absolute(&args.bundle)?;
+    let folder = folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = args.name.clone().unwrap_or(folder);
+    let worker = Worker::start(&bundle, &name, args.memory.saturating_mul(1 << 20), usize::from(args.max_batch))?;
+    drop(bundle);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let at = (args.host.as_str(), args.port);
+        let listener = TcpListener::bind(at).await;
+        let listener = listener.map_err(|error| Failure::Wrong(anyhow!("cannot listen at {}:{}: {error}", at.0, at.1)))?;
+        say(serve::address(listener.local_addr()?))?;
+        tell(format_args!("serving `{name}`; ctrl-c ends it when the replies that are being written are done"));
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let stop = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        Ok(serve::serve(listener, worker, stop).await.context("the server ended")?)
+    })
+}
