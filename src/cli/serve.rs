@@ -49,7 +49,8 @@ pub(super) fn run(args: &ServeArgs) -> Outcome {
     runtime.block_on(async {
         let at = (args.host.as_str(), args.port);
         let listener = TcpListener::bind(at).await;
-        let listener = listener.map_err(|error| Failure::Wrong(anyhow!("cannot listen at {}:{}: {error}", at.0, at.1)))?;
+        let listener =
+            listener.map_err(|error| Failure::Wrong(anyhow!("cannot listen at {}:{}: {error}", at.0, at.1)))?;
         say(serve::address(listener.local_addr()?))?;
         tell(format_args!("serving `{name}`; ctrl-c ends it when the replies that are being written are done"));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -331,7 +331,14 @@ mod tests {
     use crate::llm::Sampling;
 
     fn request(system: Option<&str>, chat: &Chat, seed: u64) -> ChatRequest {
-        let sampling = Sampling { temperature: 0.5, top_k: Some(3), top_p: 0.9, max_tokens: 8, stop: vec!["x".into()], ..Sampling::default() };
+        let sampling = Sampling {
+            temperature: 0.5,
+            top_k: Some(3),
+            top_p: 0.9,
+            max_tokens: 8,
+            stop: vec!["x".into()],
+            ..Sampling::default()
+        };
         let tools = (seed % 2 == 1).then(|| Arc::from([serde_json::json!({"name": "a"})]));
         ChatRequest {
             system: system.map(|text| Arc::new(Message::system(text))),

@@ -221,9 +221,9 @@ impl Pieces {
                     delta.insert("content".to_owned(), text.into());
                 }
                 if !calls.is_empty() {
-                    let numbered = calls.iter().enumerate().map(|(at, call)| {
-                        json!({"index": at, "id": call.id, "type": "function", "function": call.function})
-                    });
+                    let numbered = calls.iter().enumerate().map(
+                        |(at, call)| json!({"index": at, "id": call.id, "type": "function", "function": call.function}),
+                    );
                     delta.insert("tool_calls".to_owned(), numbered.collect::<Vec<_>>().into());
                 }
                 choice["delta"] = delta.into();

@@ -210,10 +210,18 @@ fn draw(body: &Body) -> Result<Draw, Wrong> {
     };
     let top_k = match body.top_k {
         None | Some(0 | -1) => None,
-        Some(k) => Some(usize::try_from(k).map_err(|_| Wrong::request(Some("top_k"), "must be 1 or more, or -1 for all"))?),
+        Some(k) => {
+            Some(usize::try_from(k).map_err(|_| Wrong::request(Some("top_k"), "must be 1 or more, or -1 for all"))?)
+        }
     };
     Ok(Draw {
-        temperature: within("temperature", body.temperature, 1.0, |x| (0.0..=100.0).contains(&x), "lie between 0 and 100")?,
+        temperature: within(
+            "temperature",
+            body.temperature,
+            1.0,
+            |x| (0.0..=100.0).contains(&x),
+            "lie between 0 and 100",
+        )?,
         top_k,
         top_p: within("top_p", body.top_p, 1.0, |x| x > 0.0 && x <= 1.0, "be above 0 and at most 1")?,
         min_p: within("min_p", body.min_p, 0.0, |x| (0.0..=1.0).contains(&x), "lie between 0 and 1")?,
