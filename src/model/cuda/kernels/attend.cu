@@ -42,6 +42,52 @@ extern "C" __constant__ int attend_launch[9] = {FWD_ROWS, FWD_WARPS *WARP, FWD_S
 
 // ----------------------------------------------------------------------------------------------------------------- forward
 
+// Where scores must not count: keys that lie behind their query, or before its window. first_row is the position of the warp's first
+// row, first_column that of the first column; rows are queries and columns keys, or the other way round.
+template <bool QUERY_ROWS, int MI, int N> DEVICE void hide(Tile (&scores)[MI][N], int first_row, int first_column, int window) {
+    int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int m = 0; m < MI; ++m)
+#pragma unroll
+        for (int t = 0; t < N; ++t)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                int row = first_row + m * 16 + lane / 4 + e / 2 * 8, column = first_column + t * 8 + lane % 4 * 2 + e % 2;
+                int place = QUERY_ROWS ? row : column, key = QUERY_ROWS ? column : row;
+                if (key > place || (window && key <= place - window)) scores[m][t][e] = NEGATIVE_INFINITY;
+            }
+}
+
+// Turns a block's scores into weights relative to the rows' highest score so far, `top`, adds these to `sum`, and multiplies what was
+// added up before, `sum` and `out`, to be relative to it too.
+template <int MI, int N>
+DEVICE void weigh(Tile (&scores)[MI][N], Tile (&out)[MI][TILES], float (&top)[MI][2], float (&sum)[MI][2], float unit) {
+#pragma unroll
+    for (int m = 0; m < MI; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float high = top[m][half];
+#pragma unroll
+            for (int t = 0; t < N; ++t) high = fmaxf(high, fmaxf(scores[m][t][2 * half], scores[m][t][2 * half + 1]));
+            high = fmaxf(high, __shfl_xor_sync(ALL_LANES, high, 1));
+            high = fmaxf(high, __shfl_xor_sync(ALL_LANES, high, 2));
+            float base = high == NEGATIVE_INFINITY ? 0.0f : high * unit;
+            float shrink = exp2_fast(top[m][half] * unit - base), total = 0.0f;
+            top[m][half] = high;
+#pragma unroll
+            for (int t = 0; t < N; ++t)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float p = exp2_fast(scores[m][t][2 * half + e] * unit - base);
+                    scores[m][t][2 * half + e] = p;
+                    total += p;
+                }
+            sum[m][half] = sum[m][half] * shrink + total;
+#pragma unroll
+            for (int t = 0; t < TILES; ++t) out[m][t][2 * half] *= shrink, out[m][t][2 * half + 1] *= shrink;
+        }
+}
+
 // o = softmax(scale * q k^T) v, and lse (where given), the logarithm of the sum of the exponentials of each row's scores.
 KERNEL __launch_bounds__(FWD_WARPS *WARP) NAMED(attend_fwd, TYPE, HEAD)(T *o, float *lse, const T *q, const T *k, const T *v,
                                                                         int o_stride, int q_stride, int k_stride, int v_stride,
@@ -85,41 +131,8 @@ KERNEL __launch_bounds__(FWD_WARPS *WARP) NAMED(attend_fwd, TYPE, HEAD)(T *o, fl
         const T *keys = stages + stage * 2 * FWD_KEYS * STRIDE;
         Tile scores[MI][N];
         dot<MI, N>(scores, queries + warp_row * STRIDE, keys);
-        if (block + FWD_KEYS - 1 > lowest || (window && block <= highest - window)) {
-#pragma unroll
-            for (int m = 0; m < MI; ++m)
-#pragma unroll
-                for (int t = 0; t < N; ++t)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        int key = block + t * 8 + lane % 4 * 2 + e % 2, place = lowest + m * 16 + lane / 4 + e / 2 * 8;
-                        if (key > place || (window && key <= place - window)) scores[m][t][e] = NEGATIVE_INFINITY;
-                    }
-        }
-#pragma unroll
-        for (int m = 0; m < MI; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                float high = top[m][half];
-#pragma unroll
-                for (int t = 0; t < N; ++t) high = fmaxf(high, fmaxf(scores[m][t][2 * half], scores[m][t][2 * half + 1]));
-                high = fmaxf(high, __shfl_xor_sync(ALL_LANES, high, 1));
-                high = fmaxf(high, __shfl_xor_sync(ALL_LANES, high, 2));
-                float base = high == NEGATIVE_INFINITY ? 0.0f : high * unit;
-                float shrink = exp2_fast(top[m][half] * unit - base), total = 0.0f;
-                top[m][half] = high;
-#pragma unroll
-                for (int t = 0; t < N; ++t)
-#pragma unroll
-                    for (int e = 0; e < 2; ++e) {
-                        float p = exp2_fast(scores[m][t][2 * half + e] * unit - base);
-                        scores[m][t][2 * half + e] = p;
-                        total += p;
-                    }
-                sum[m][half] = sum[m][half] * shrink + total;
-#pragma unroll
-                for (int t = 0; t < TILES; ++t) out[m][t][2 * half] *= shrink, out[m][t][2 * half + 1] *= shrink;
-            }
+        if (block + FWD_KEYS - 1 > lowest || (window && block <= highest - window)) hide<true>(scores, lowest, block, window);
+        weigh(scores, out, top, sum, unit);
         mix<MI, N>(out, scores, keys + FWD_KEYS * STRIDE);
     }
     float factor[MI][2];
@@ -205,17 +218,7 @@ KERNEL __launch_bounds__(DQ_WARPS *WARP) NAMED(attend_dq, TYPE, HEAD)(T *dq, con
         Tile weights[MI][N], changes[MI][N];
         dot<MI, N>(weights, queries + warp_row * STRIDE, keys);
         dot<MI, N>(changes, slopes + warp_row * STRIDE, keys + DQ_KEYS * STRIDE);
-        if (block + DQ_KEYS - 1 > lowest || (window && block <= highest - window)) {
-#pragma unroll
-            for (int m = 0; m < MI; ++m)
-#pragma unroll
-                for (int t = 0; t < N; ++t)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        int key = block + t * 8 + lane % 4 * 2 + e % 2, place = lowest + m * 16 + lane / 4 + e / 2 * 8;
-                        if (key > place || (window && key <= place - window)) weights[m][t][e] = NEGATIVE_INFINITY;
-                    }
-        }
+        if (block + DQ_KEYS - 1 > lowest || (window && block <= highest - window)) hide<true>(weights, lowest, block, window);
 #pragma unroll
         for (int m = 0; m < MI; ++m)
 #pragma unroll
@@ -229,16 +232,50 @@ KERNEL __launch_bounds__(DQ_WARPS *WARP) NAMED(attend_dq, TYPE, HEAD)(T *dq, con
                    queries + warp_row * STRIDE);
 }
 
+// One block of queries for a warp's keys: what it adds to dk / scale (with K) and dv (with V). statistics: the queries' lse, then
+// their delta.
+template <bool K, bool V>
+DEVICE void keys_block(Tile (&out_k)[DKV_MI][TILES], Tile (&out_v)[DKV_MI][TILES], const T *keys, const T *values, const T *queries,
+                       const T *slopes, const float *statistics, float unit, bool edge, int lowest, int block, int window) {
+    constexpr int MI = DKV_MI, N = DKV_QUERIES / 8;
+    const float *whole = statistics + threadIdx.x % 4 * 2, *mean = whole + DKV_QUERIES;
+    Tile weights[MI][N];
+    dot<MI, N>(weights, keys, queries);
+    if (edge) hide<false>(weights, lowest, block, window);
+#pragma unroll
+    for (int t = 0; t < N; ++t) {
+        float2 total = *reinterpret_cast<const float2 *>(whole + t * 8);
+        total.x *= LOG2E, total.y *= LOG2E;
+#pragma unroll
+        for (int m = 0; m < MI; ++m)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) weights[m][t][e] = exp2_fast(weights[m][t][e] * unit - (e % 2 ? total.y : total.x));
+    }
+    if (V) mix<MI, N>(out_v, weights, slopes);
+    if (!K) return;
+    Tile changes[MI][N];
+    dot<MI, N>(changes, values, slopes);
+#pragma unroll
+    for (int t = 0; t < N; ++t) {
+        float2 average = *reinterpret_cast<const float2 *>(mean + t * 8);
+#pragma unroll
+        for (int m = 0; m < MI; ++m)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) weights[m][t][e] *= changes[m][t][e] - (e % 2 ? average.y : average.x);
+    }
+    mix<MI, N>(out_k, weights, queries);
+}
+
 // dk and dv of one block of keys; K and V say which of the two this block is for.
 template <bool K, bool V>
 DEVICE void keys_backward(T *dk, T *dv, const T *do_, const float *lse, const float *delta, const T *q, const T *k, const T *v,
                           int dk_stride, int dv_stride, int do_stride, int q_stride, int k_stride, int v_stride, int4 seq,
                           int first, int heads, int kv, float scale, int window, int n) {
-    constexpr int MI = DKV_MI, N = DKV_QUERIES / 8, THREADS = DKV_WARPS * WARP;
+    constexpr int MI = DKV_MI, THREADS = DKV_WARPS * WARP;
     T *keys = reinterpret_cast<T *>(memory), *values = keys + DKV_ROWS * STRIDE, *stages = values + DKV_ROWS * STRIDE;
     float *statistics = reinterpret_cast<float *>(stages + 4 * DKV_QUERIES * STRIDE); // lse, delta, lse, delta
     int key_head = blockIdx.y, group = heads / kv, shift = seq.w - seq.y;
-    int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * MI;
+    int warp_row = threadIdx.x / WARP * 16 * MI;
     k += (i64)seq.z * k_stride + key_head * HEAD;
     v += (i64)seq.z * v_stride + key_head * HEAD;
     // Queries that see any of the keys.
@@ -246,70 +283,39 @@ DEVICE void keys_backward(T *dk, T *dv, const T *do_, const float *lse, const fl
     int end = window ? min(seq.y, first + DKV_ROWS - 1 + window - shift) : seq.y;
     int blocks = end > begin ? (end - begin + DKV_QUERIES - 1) / DKV_QUERIES : 0, turns = blocks * group;
 
-    auto start = [&](int turn, int stage) {
-        int head = key_head * group + turn / blocks, row = begin + turn % blocks * DKV_QUERIES;
+    int next_head = key_head * group, next_row = begin; // what is fetched next
+    auto start = [&](int stage) {
         T *to = stages + stage * 2 * DKV_QUERIES * STRIDE;
-        fetch<DKV_QUERIES, THREADS>(to, q + (i64)seq.x * q_stride + head * HEAD, q_stride, row, seq.y);
-        fetch<DKV_QUERIES, THREADS>(to + DKV_QUERIES * STRIDE, do_ + (i64)seq.x * do_stride + head * HEAD, do_stride, row, seq.y);
+        fetch<DKV_QUERIES, THREADS>(to, q + (i64)seq.x * q_stride + next_head * HEAD, q_stride, next_row, seq.y);
+        fetch<DKV_QUERIES, THREADS>(to + DKV_QUERIES * STRIDE, do_ + (i64)seq.x * do_stride + next_head * HEAD, do_stride, next_row, seq.y);
         // Of a query that is not there q and do_ are zero, so that it adds nothing whatever its statistics say.
         static_assert(2 * DKV_QUERIES <= THREADS, "a number a thread");
         int i = threadIdx.x;
         if (i < 2 * DKV_QUERIES)
-            fetch_float(statistics + stage * 2 * DKV_QUERIES + i, (i < DKV_QUERIES ? lse : delta) + (i64)head * n + seq.x,
-                        row + i % DKV_QUERIES, seq.y);
+            fetch_float(statistics + stage * 2 * DKV_QUERIES + i, (i < DKV_QUERIES ? lse : delta) + (i64)next_head * n + seq.x,
+                        next_row + i % DKV_QUERIES, seq.y);
         end_fetches();
+        next_row += DKV_QUERIES;
+        if (next_row >= begin + blocks * DKV_QUERIES) next_row = begin, ++next_head;
     };
 
     fetch<DKV_ROWS, THREADS>(keys, k, k_stride, first, seq.w);
     fetch<DKV_ROWS, THREADS>(values, v, v_stride, first, seq.w);
-    if (turns > 0) start(0, 0);
+    if (turns > 0) start(0);
     Tile out_k[MI][TILES] = {}, out_v[MI][TILES] = {};
     float unit = scale * LOG2E;
     int lowest = first + warp_row, highest = lowest + 16 * MI - 1; // the warp's keys
-    for (int turn = 0, stage = 0; turn < turns; ++turn, stage ^= 1) {
+    for (int turn = 0, stage = 0, row = begin; turn < turns; ++turn, stage ^= 1) {
         wait_fetches<0>();
         __syncthreads();
-        if (turn + 1 < turns) start(turn + 1, stage ^ 1);
-        int block = begin + turn % blocks * DKV_QUERIES + shift; // the first query's position
+        int block = row + shift; // the first query's position
+        row = row + DKV_QUERIES < begin + blocks * DKV_QUERIES ? row + DKV_QUERIES : begin;
+        if (turn + 1 < turns) start(stage ^ 1);
         if (block + DKV_QUERIES - 1 < lowest || (window && highest <= block - window)) continue;
         const T *queries = stages + stage * 2 * DKV_QUERIES * STRIDE, *slopes = queries + DKV_QUERIES * STRIDE;
-        const float *whole = statistics + stage * 2 * DKV_QUERIES, *mean = whole + DKV_QUERIES;
-        Tile weights[MI][N];
-        dot<MI, N>(weights, keys + warp_row * STRIDE, queries);
-        if (block < highest || (window && lowest <= block + DKV_QUERIES - 1 - window)) {
-#pragma unroll
-            for (int m = 0; m < MI; ++m)
-#pragma unroll
-                for (int t = 0; t < N; ++t)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        int key = lowest + m * 16 + lane / 4 + e / 2 * 8, place = block + t * 8 + lane % 4 * 2 + e % 2;
-                        if (key > place || (window && key <= place - window)) weights[m][t][e] = NEGATIVE_INFINITY;
-                    }
-        }
-#pragma unroll
-        for (int t = 0; t < N; ++t) {
-            float2 total = *reinterpret_cast<const float2 *>(whole + t * 8 + lane % 4 * 2);
-            total.x *= LOG2E, total.y *= LOG2E;
-#pragma unroll
-            for (int m = 0; m < MI; ++m)
-#pragma unroll
-                for (int e = 0; e < 4; ++e)
-                    weights[m][t][e] = exp2_fast(weights[m][t][e] * unit - (e % 2 ? total.y : total.x));
-        }
-        if (V) mix<MI, N>(out_v, weights, slopes);
-        if (!K) continue;
-        Tile changes[MI][N];
-        dot<MI, N>(changes, values + warp_row * STRIDE, slopes);
-#pragma unroll
-        for (int t = 0; t < N; ++t) {
-            float2 average = *reinterpret_cast<const float2 *>(mean + t * 8 + lane % 4 * 2);
-#pragma unroll
-            for (int m = 0; m < MI; ++m)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) weights[m][t][e] *= changes[m][t][e] - (e % 2 ? average.y : average.x);
-        }
-        mix<MI, N>(out_k, weights, queries);
+        bool edge = block < highest || (window && lowest <= block + DKV_QUERIES - 1 - window);
+        keys_block<K, V>(out_k, out_v, keys + warp_row * STRIDE, values + warp_row * STRIDE, queries, slopes,
+                         statistics + stage * 2 * DKV_QUERIES, unit, edge, lowest, block, window);
     }
     if (turns == 0) wait_fetches<0>();
     __syncthreads(); // keys and values may be overwritten from here on

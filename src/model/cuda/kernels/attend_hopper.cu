@@ -13,6 +13,7 @@
 #endif
 #ifndef DKV_GROUPS
 #define DKV_GROUPS 1
+#define DKV_BLOCKS (HEAD == 64 ? 3 : 1)
 #endif
 #define FWD_ROWS (GROUP_ROWS * FWD_GROUPS)
 #define DQ_ROWS (GROUP_ROWS * DQ_GROUPS)
@@ -29,6 +30,17 @@ extern "C" __constant__ int attend_launch[9] = {FWD_ROWS, FWD_GROUPS *GROUP, FWD
                                                 DQ_SHARED, DKV_ROWS,         DKV_GROUPS *GROUP, DKV_SHARED};
 
 // ----------------------------------------------------------------------------------------------------------------- forward
+
+// Where scores must not count: keys that lie behind their query, or before its window. The result's first row is that of the thread,
+// its first column that of the block; rows are queries (by position) and columns keys, or the other way round.
+template <bool QUERY_ROWS> DEVICE void hide(Square &scores, int first_row, int first_column, int window) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+        int row = first_row + i / 2 % 2 * 8, column = first_column + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        int place = QUERY_ROWS ? row : column, key = QUERY_ROWS ? column : row;
+        if (key > place || (window && key <= place - window)) scores[i] = NEGATIVE_INFINITY;
+    }
+}
 
 // Turns a block's scores into weights relative to the rows' highest score so far, `top`, and adds these to `sum`. What was
 // added up before must be multiplied by `shrink`.
@@ -55,13 +67,35 @@ DEVICE void weigh(Square &scores, float (&top)[2], float (&sum)[2], float (&shri
     }
 }
 
-// Most blocks bring no higher score, and then there is nothing to do.
+// Always: to skip it where no score is higher cost more than it saved, 584 us instead of 511, for the branch keeps instructions apart.
 DEVICE void shrink_rows(Square (&out)[STRIPES], const float (&shrink)[2]) {
-    if (__all_sync(ALL_LANES, shrink[0] == 1.0f && shrink[1] == 1.0f)) return;
 #pragma unroll
     for (int s = 0; s < STRIPES; ++s)
 #pragma unroll
         for (int i = 0; i < 32; ++i) out[s][i] *= shrink[i / 2 % 2];
+}
+
+// One block of keys and values for a warpgroup's queries: what it adds to `out`, with `top` and `sum` as weigh has them.
+DEVICE void attend_block(Square (&out)[STRIPES], float (&top)[2], float (&sum)[2], u64 queries, u64 keys, u64 values, float unit,
+                         bool edge, int place, int block, int window) {
+    constexpr int STRIPE = FWD_KEYS * 128;
+    Square scores;
+    begin_products();
+    dot(scores, queries, FWD_ROWS * 128, keys, STRIPE);
+    end_products();
+    wait_products<0>();
+    settle(scores);
+    if (edge) hide<true>(scores, place, block, window);
+    float shrink[2];
+    weigh(scores, top, sum, shrink, unit);
+    shrink_rows(out, shrink);
+    Left weights[4];
+    as_left(weights, scores);
+    begin_products();
+    mix(out, weights, values, STRIPE);
+    end_products();
+    wait_products<0>();
+    settle_all(out);
 }
 
 // As in attend.cu.
@@ -88,18 +122,10 @@ KERNEL __launch_bounds__(FWD_GROUPS *GROUP, FWD_BLOCKS) NAMED(attend_fwd, HEAD)(
     end_fetches();
 
     Square out[STRIPES] = {};
-    float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {0.0f, 0.0f}, shrink[2], unit = scale * LOG2E;
+    float top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {0.0f, 0.0f}, unit = scale * LOG2E;
     int lowest = first + group_row + shift, highest = lowest + GROUP_ROWS - 1; // positions of the warpgroup's queries
     int place = first + warp_row + shift + lane / 4;                           // and of the thread's first one
     u64 own = describe(queries + group_row * 64, FWD_ROWS * 128);
-    auto hide = [&](Square &scores, int block) {
-        if (block + BLOCK - 1 <= lowest && !(window && block <= highest - window)) return;
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-            int key = block + i / 4 * 8 + lane % 4 * 2 + i % 2, mine = place + i / 2 % 2 * 8;
-            if (key > mine || (window && key <= mine - window)) scores[i] = NEGATIVE_INFINITY;
-        }
-    };
     for (int start = begin, stage = 0; start < end; start += FWD_KEYS, stage ^= 1) {
         wait_fetches();
         __syncthreads();
@@ -115,22 +141,8 @@ KERNEL __launch_bounds__(FWD_GROUPS *GROUP, FWD_BLOCKS) NAMED(attend_fwd, HEAD)(
         for (int sub = 0; sub < FWD_KEYS / BLOCK; ++sub) {
             int block = start + sub * BLOCK;
             if (block > highest || (window && block + BLOCK - 1 <= lowest - window)) continue; // nothing for this warpgroup
-            Square scores;
-            begin_products();
-            dot(scores, own, FWD_ROWS * 128, key_tile + sub * NEXT_BLOCK, STRIPE);
-            end_products();
-            wait_products<0>();
-            settle(scores);
-            hide(scores, block);
-            weigh(scores, top, sum, shrink, unit);
-            shrink_rows(out, shrink);
-            Left weights[4];
-            as_left(weights, scores);
-            begin_products();
-            mix(out, weights, value_tile + sub * NEXT_BLOCK, STRIPE);
-            end_products();
-            wait_products<0>();
-            settle_all(out);
+            bool edge = block + BLOCK - 1 > lowest || (window && block <= highest - window);
+            attend_block(out, top, sum, own, key_tile + sub * NEXT_BLOCK, value_tile + sub * NEXT_BLOCK, unit, edge, place, block, window);
         }
     }
     float factor[2];
@@ -161,6 +173,34 @@ KERNEL __launch_bounds__(256) NAMED(attend_prep, HEAD)(float *delta, const T *o,
         }
     sum = sum_lanes(sum, 8);
     if (row < n && threadIdx.x % 8 == 0) delta[(i64)head * n + row] = sum;
+}
+
+// One block of keys and values for a warpgroup's queries: what it adds to dq / scale.
+DEVICE void queries_block(Square (&out)[STRIPES], u64 queries, u64 slopes, u64 keys, u64 values, const float (&whole)[2],
+                          const float (&mean)[2], float unit, bool edge, int place, int block, int window) {
+    constexpr int STRIPE = BLOCK * 128, OWN = DQ_ROWS * 128;
+    Square weights, changes;
+    begin_products();
+    dot(weights, queries, OWN, keys, STRIPE);
+    end_products();
+    dot(changes, slopes, OWN, values, STRIPE);
+    end_products();
+    wait_products<1>();
+    settle(weights);
+    if (edge) hide<true>(weights, place, block, window);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) weights[i] = exp2_fast(weights[i] * unit - whole[i / 2 % 2]);
+    wait_products<0>();
+    settle(changes);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) weights[i] *= changes[i] - mean[i / 2 % 2];
+    Left left[4];
+    as_left(left, weights);
+    begin_products();
+    mix(out, left, keys, STRIPE);
+    end_products();
+    wait_products<0>();
+    settle_all(out);
 }
 
 // As in attend.cu.
@@ -199,6 +239,7 @@ KERNEL __launch_bounds__(DQ_GROUPS *GROUP, DQ_BLOCKS) NAMED(attend_dq, HEAD)(T *
         mean[half] = there ? delta[(i64)head * n + seq.x + row] : 0.0f;
     }
     int lowest = first + group_row + shift, highest = lowest + GROUP_ROWS - 1, place = first + warp_row + shift + lane / 4;
+    u64 own = describe(queries + group_row * 64, OWN), own_slopes = describe(slopes + group_row * 64, OWN);
     for (int block = begin, stage = 0; block < end; block += BLOCK, stage ^= 1) {
         wait_fetches();
         __syncthreads();
@@ -210,41 +251,59 @@ KERNEL __launch_bounds__(DQ_GROUPS *GROUP, DQ_BLOCKS) NAMED(attend_dq, HEAD)(T *
         }
         if (block > highest || (window && block + BLOCK - 1 <= lowest - window)) continue;
         T *keys = stages + stage * 2 * BLOCK * HEAD;
-        Square weights, changes;
-        begin_products();
-        dot(weights, describe(queries + group_row * 64, OWN), OWN, describe(keys, STRIPE), STRIPE);
-        end_products();
-        dot(changes, describe(slopes + group_row * 64, OWN), OWN, describe(keys + BLOCK * HEAD, STRIPE), STRIPE);
-        end_products();
-        wait_products<1>();
-        settle(weights);
-        if (block + BLOCK - 1 > lowest || (window && block <= highest - window)) {
-#pragma unroll
-            for (int i = 0; i < 32; ++i) {
-                int key = block + i / 4 * 8 + lane % 4 * 2 + i % 2, mine = place + i / 2 % 2 * 8;
-                if (key > mine || (window && key <= mine - window)) weights[i] = NEGATIVE_INFINITY;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < 32; ++i) weights[i] = exp2_fast(weights[i] * unit - whole[i / 2 % 2]);
-        wait_products<0>();
-        settle(changes);
-#pragma unroll
-        for (int i = 0; i < 32; ++i) weights[i] *= changes[i] - mean[i / 2 % 2];
-        Left left[4];
-        as_left(left, weights);
-        begin_products();
-        mix(out, left, describe(keys, STRIPE), STRIPE);
-        end_products();
-        wait_products<0>();
-        settle_all(out);
+        bool edge = block + BLOCK - 1 > lowest || (window && block <= highest - window);
+        queries_block(out, own, own_slopes, describe(keys, STRIPE), describe(keys + BLOCK * HEAD, STRIPE), whole, mean, unit, edge, place,
+                      block, window);
     }
     __syncthreads();
     write_rows<DQ_ROWS>(dq + (i64)seq.x * dq_stride + head * HEAD, dq_stride, first + warp_row, seq.y, out, factor, queries, warp_row);
 }
 
+// One block of queries for a warpgroup's keys: what it adds to dk / scale and dv. statistics: the queries' lse, then their delta.
+DEVICE void keys_block(Square (&out_k)[STRIPES], Square (&out_v)[STRIPES], u64 keys, u64 values, u64 queries, u64 slopes,
+                       const float *statistics, float unit, bool edge, int mine, int block, int window) {
+    constexpr int STRIPE = BLOCK * 128, OWN = DKV_ROWS * 128;
+    const float *whole = statistics + threadIdx.x % 4 * 2, *mean = whole + BLOCK;
+    Square weights, changes;
+    begin_products();
+    dot(weights, keys, OWN, queries, STRIPE);
+    end_products();
+    dot(changes, values, OWN, slopes, STRIPE);
+    end_products();
+    wait_products<1>();
+    settle(weights);
+    if (edge) hide<false>(weights, mine, block, window);
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+        float2 total = *reinterpret_cast<const float2 *>(whole + t * 8);
+        total.x *= LOG2E, total.y *= LOG2E;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) weights[4 * t + e] = exp2_fast(weights[4 * t + e] * unit - (e % 2 ? total.y : total.x));
+    }
+    Left left[4], slope_left[4];
+    as_left(left, weights);
+    wait_products<0>();
+    settle(changes);
+    begin_products();
+    mix(out_v, left, slopes, STRIPE);
+    end_products();
+#pragma unroll
+    for (int t = 0; t < 8; ++t) {
+        float2 average = *reinterpret_cast<const float2 *>(mean + t * 8);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) weights[4 * t + e] *= changes[4 * t + e] - (e % 2 ? average.y : average.x);
+    }
+    as_left(slope_left, weights);
+    begin_products();
+    mix(out_k, slope_left, queries, STRIPE);
+    end_products();
+    wait_products<0>();
+    settle_all(out_k);
+    settle_all(out_v);
+}
+
 // As in attend.cu.
-KERNEL __launch_bounds__(DKV_GROUPS *GROUP, 1) NAMED(attend_dkv, HEAD)(T *dk, T *dv, const T *do_, const float *lse, const float *delta,
+KERNEL __launch_bounds__(DKV_GROUPS *GROUP, DKV_BLOCKS) NAMED(attend_dkv, HEAD)(T *dk, T *dv, const T *do_, const float *lse, const float *delta,
                                                                        const T *q, const T *k, const T *v, int dk_stride,
                                                                        int dv_stride, int do_stride, int q_stride, int k_stride,
                                                                        int v_stride, const int4 *seqs, int heads, int kv, float scale,
@@ -284,6 +343,7 @@ KERNEL __launch_bounds__(DKV_GROUPS *GROUP, 1) NAMED(attend_dkv, HEAD)(T *dk, T 
     Square out_k[STRIPES] = {}, out_v[STRIPES] = {};
     float unit = scale * LOG2E;
     int lowest = first + group_row, highest = lowest + GROUP_ROWS - 1, mine = first + warp_row + lane / 4; // the warpgroup's keys
+    u64 own = describe(keys + group_row * 64, OWN), own_values = describe(values + group_row * 64, OWN);
     for (int turn = 0, stage = 0, row = begin; turn < turns; ++turn, stage ^= 1) {
         wait_fetches();
         __syncthreads();
@@ -292,49 +352,9 @@ KERNEL __launch_bounds__(DKV_GROUPS *GROUP, 1) NAMED(attend_dkv, HEAD)(T *dk, T 
         if (turn + 1 < turns) start(stage ^ 1);
         if (block + BLOCK - 1 < lowest || (window && highest <= block - window)) continue;
         T *queries = stages + stage * 2 * BLOCK * HEAD, *slopes = queries + BLOCK * HEAD;
-        const float *whole = statistics + stage * 2 * BLOCK, *mean = whole + BLOCK;
-        Square weights, changes;
-        begin_products();
-        dot(weights, describe(keys + group_row * 64, OWN), OWN, describe(queries, STRIPE), STRIPE);
-        end_products();
-        dot(changes, describe(values + group_row * 64, OWN), OWN, describe(slopes, STRIPE), STRIPE);
-        end_products();
-        wait_products<1>();
-        settle(weights);
-        if (block < highest || (window && lowest <= block + BLOCK - 1 - window)) {
-#pragma unroll
-            for (int i = 0; i < 32; ++i) {
-                int key = mine + i / 2 % 2 * 8, place = block + i / 4 * 8 + lane % 4 * 2 + i % 2;
-                if (key > place || (window && key <= place - window)) weights[i] = NEGATIVE_INFINITY;
-            }
-        }
-#pragma unroll
-        for (int t = 0; t < 8; ++t) {
-            float2 total = *reinterpret_cast<const float2 *>(whole + t * 8 + lane % 4 * 2);
-            total.x *= LOG2E, total.y *= LOG2E;
-#pragma unroll
-            for (int e = 0; e < 4; ++e) weights[4 * t + e] = exp2_fast(weights[4 * t + e] * unit - (e % 2 ? total.y : total.x));
-        }
-        Left left[4], slope_left[4];
-        as_left(left, weights);
-        wait_products<0>();
-        settle(changes);
-        begin_products();
-        mix(out_v, left, describe(slopes, STRIPE), STRIPE);
-        end_products();
-#pragma unroll
-        for (int t = 0; t < 8; ++t) {
-            float2 average = *reinterpret_cast<const float2 *>(mean + t * 8 + lane % 4 * 2);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) weights[4 * t + e] *= changes[4 * t + e] - (e % 2 ? average.y : average.x);
-        }
-        as_left(slope_left, weights);
-        begin_products();
-        mix(out_k, slope_left, describe(queries, STRIPE), STRIPE);
-        end_products();
-        wait_products<0>();
-        settle_all(out_k);
-        settle_all(out_v);
+        bool edge = block < highest || (window && lowest <= block + BLOCK - 1 - window);
+        keys_block(out_k, out_v, own, own_values, describe(queries, STRIPE), describe(slopes, STRIPE), statistics + stage * 2 * BLOCK,
+                   unit, edge, mine, block, window);
     }
     if (turns == 0) wait_fetches();
     __syncthreads();

@@ -1,6 +1,7 @@
 // Norm of query and key heads and their rotation by position, forward and backward, with the write into the cache.
 //
-// Every kernel exists as NAME_bf16 and NAME_f32. `n` tokens; heads of d numbers, a multiple of 8, at most 256.
+// Every kernel exists as NAME_bf16 and NAME_f32. `n` tokens with less than 2^30 heads in all;
+// heads of d numbers, a multiple of 8, at most 256.
 
 // Rotation works on items: a head of a token. `lanes` neighbouring lanes (a power of two) share an item, each with V numbers of the
 // head's first half and the V that turn with them.
@@ -48,10 +49,10 @@ DEVICE void qk_rope_fwd_items(T *out, const T *in, const float *cos, const float
     HeadLane l = head_lane<V>(d);
     int total = heads + 2 * kv, half = d / 2, turned = heads + kv;
     int work = !kcache && out == in ? turned : total; // heads of a token to look at
-    i64 items = (i64)n * work, step = (i64)gridDim.x * l.slots;
-    for (i64 base = (i64)blockIdx.x * l.slots; base < items; base += step) { // the whole block stays in
-        i64 item = base + l.slot, token = item / work;
-        int head = (int)(item - token * work);
+    int items = n * work, step = gridDim.x * l.slots;
+    for (int base = blockIdx.x * l.slots; base < items; base += step) { // the whole block stays in
+        int item = base + l.slot, head = item % work;
+        i64 token = item / work;
         bool live = l.live && item < items, value = head >= turned;
         const T *from = in + (token * total + head) * d + l.place;
         Numbers<V> a = {}, b = {}, c = {}, s = {};
@@ -127,17 +128,17 @@ template <int V> DEVICE void write_head_partial(float *part, const float *dw, He
     for (int i = threadIdx.x; i < d; i += blockDim.x) part[(i64)blockIdx.x * d + i] = shared[i];
 }
 
-template <int V, class T>
+template <int V, bool NORMS, class T>
 DEVICE void qk_rope_bwd_items(T *din, const T *dout, const T *in, const float *cos, const float *sin, const int *pos,
                               const float *wq, const float *wk, const float *rstd, float *dwq_part, float *dwk_part, int n,
                               int heads, int kv, int d, float offset, float *shared) {
     HeadLane l = head_lane<V>(d);
     int total = heads + 2 * kv, half = d / 2, turned = heads + kv, work = din == dout ? turned : total;
-    i64 items = (i64)n * work, step = (i64)gridDim.x * l.slots;
+    int items = n * work, step = gridDim.x * l.slots;
     float dwq[2 * V] = {}, dwk[2 * V] = {};
-    for (i64 base = (i64)blockIdx.x * l.slots; base < items; base += step) {
-        i64 item = base + l.slot, token = item / work;
-        int head = (int)(item - token * work);
+    for (int base = blockIdx.x * l.slots; base < items; base += step) {
+        int item = base + l.slot, head = item % work;
+        i64 token = item / work;
         bool live = l.live && item < items, value = head >= turned, query = head < heads;
         i64 place = (token * total + head) * d + l.place;
         Numbers<V> a = {}, b = {}, c = {}, s = {};
@@ -156,7 +157,7 @@ DEVICE void qk_rope_bwd_items(T *din, const T *dout, const T *in, const float *c
                 a.v[j] = first * c.v[j] + second * s.v[j];
                 b.v[j] = second * c.v[j] - first * s.v[j];
             }
-        if (wq) {
+        if (NORMS) {
             Numbers<V> x = {}, y = {};
             float dot = 0.0f, scale = 0.0f;
             if (live && !value) {
@@ -189,8 +190,8 @@ DEVICE void qk_rope_bwd_items(T *din, const T *dout, const T *in, const float *c
         store_numbers<V>(din + place, a);
         store_numbers<V>(din + place + half, b);
     }
-    if (dwq_part) write_head_partial<V>(dwq_part, dwq, l, d, shared);
-    if (dwk_part) write_head_partial<V>(dwk_part, dwk, l, d, shared);
+    if (NORMS && dwq_part) write_head_partial<V>(dwq_part, dwq, l, d, shared);
+    if (NORMS && dwk_part) write_head_partial<V>(dwk_part, dwk, l, d, shared);
 }
 
 // The backward pass: din from dout, both packed as above (din may be dout; then v is not touched). With wq and wk: `in` is the
@@ -201,10 +202,14 @@ DEVICE void qk_rope_bwd(T *din, const T *dout, const T *in, const float *cos, co
                         const float *wk, const float *rstd, float *dwq_part, float *dwk_part, int n, int heads, int kv, int d,
                         float offset) {
     __shared__ float shared[256];
-    if (d % 16 == 0)
-        qk_rope_bwd_items<8, T>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
+    if (d % 16 == 0 && wq)
+        qk_rope_bwd_items<8, true>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
+    else if (d % 16 == 0)
+        qk_rope_bwd_items<8, false>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
+    else if (wq)
+        qk_rope_bwd_items<4, true>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
     else
-        qk_rope_bwd_items<4, T>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
+        qk_rope_bwd_items<4, false>(din, dout, in, cos, sin, pos, wq, wk, rstd, dwq_part, dwk_part, n, heads, kv, d, offset, shared);
 }
 
 #define ROPE_KERNELS(T, SUFFIX)                                                                                                  \
@@ -214,7 +219,7 @@ DEVICE void qk_rope_bwd(T *din, const T *dout, const T *in, const float *cos, co
                                                       float offset) {                                                            \
         qk_rope_fwd<T>(out, in, cos, sin, pos, wq, wk, rstd, kcache, vcache, row, n, heads, kv, d, eps, offset);                 \
     }                                                                                                                            \
-    KERNEL __launch_bounds__(128, 6) qk_rope_bwd##SUFFIX(T *din, const T *dout, const T *in, const float *cos, const float *sin, \
+    KERNEL __launch_bounds__(128, 8) qk_rope_bwd##SUFFIX(T *din, const T *dout, const T *in, const float *cos, const float *sin, \
                                                       const int *pos, const float *wq, const float *wk, const float *rstd,       \
                                                       float *dwq_part, float *dwk_part, int n, int heads, int kv, int d,         \
                                                       float offset) {                                                            \

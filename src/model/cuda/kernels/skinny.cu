@@ -5,13 +5,13 @@
 //
 // norm, where given, is the weight [in] of a root mean square norm that x goes through first, `eps` and `offset` its numbers: since a
 // row's scale can be applied behind the product, the norm needs no pass of its own.
-// A block makes 16 rows of the product, its eight warps sharing out the inner dimension: block 256, no dynamic shared memory. What
-// comes of a row of x depends on that row alone.
+// A block makes 16 rows of the product (32 in NAME_32; then blocks in the second half of the grid have nothing
+// to do), its eight warps sharing out the inner dimension: block 256, no dynamic shared memory. What comes of a row of x depends on
+// that row alone.
 
 #define WIDE_KERNEL KERNEL __launch_bounds__(256)
 #define WARPS 8
-#define UNIT 32   // numbers of the inner dimension that a warp takes at once, eight a lane
-#define UNROLL 4  // units whose loads are in flight together
+#define UNIT 32 // numbers of the inner dimension that a warp takes at once, eight a lane
 
 DEVICE void multiply(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -31,9 +31,9 @@ struct Norm {
     float eps, offset;
 };
 
-// What a block computed: rows r < 16 of the product for column c < 8 NB.
-template <int NB> struct Shared {
-    float parts[WARPS][16][8 * NB + 1], squares[WARPS][8 * NB], scale[8 * NB];
+// What a block computed: 16 MT rows of the product, first the upper ones and then the lower ones, for 8 NB rows of x.
+template <int NB, int MT> struct Shared {
+    float parts[WARPS][16 * MT][8 * NB + 1], squares[WARPS][8 * NB], scale[8 * NB];
 
     DEVICE float sum(int r, int c) const {
         float total = 0.0f;
@@ -42,30 +42,55 @@ template <int NB> struct Shared {
     }
 };
 
-// Rows `upper` to upper + 7 and `lower` to lower + 7 of the product of w and x; rows from `limit` on are not read and come out wrong.
-//
-// A lane has eight neighbouring numbers of rows g = lane / 4 and g + 8 of w, and of row g of x. They stand in the instruction where
-// others should stand, but in the same place on both sides: a sum has no order.
-template <int NB, bool NORM>
-DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, int b, int upper, int lower, int limit, Norm norm) {
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, column = lane % 4 * 8;
-    const bf16 *first = w + (i64)min(upper + g, limit - 1) * in, *second = w + (i64)min(lower + g, limit - 1) * in;
-    float sums[NB][4] = {}, squares[NB] = {};
-    uint4 a[UNROLL], c[UNROLL], next_a[UNROLL], next_c[UNROLL];
-    auto fetch = [&](uint4(&upper_rows)[UNROLL], uint4(&lower_rows)[UNROLL], int start) {
+// Rows of w for UNROLL units from number k on; zeros behind the end.
+template <int MT, int UNROLL> struct Weights {
+    uint4 upper[UNROLL][MT], lower[UNROLL][MT];
+
+    DEVICE void fetch(const bf16 *const (&first)[MT], const bf16 *const (&second)[MT], int k, int in) {
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            int k = start + u * WARPS * UNIT;
-            upper_rows[u] = lower_rows[u] = make_uint4(0, 0, 0, 0);
-            if (k < in) upper_rows[u] = stream(first + k), lower_rows[u] = stream(second + k);
-        }
-    };
-    // Whole warps stay in the loop; lanes behind the end multiply zeros. With few rows of x there are registers to have the next
-    // weights on their way while these are used.
-    if (NB == 1) fetch(a, c, warp * UNIT + column);
-    for (int base = warp * UNIT; base < in; base += WARPS * UNIT * UNROLL) {
+        for (int u = 0; u < UNROLL; ++u, k += WARPS * UNIT)
+#pragma unroll
+            for (int m = 0; m < MT; ++m) {
+                upper[u][m] = lower[u][m] = make_uint4(0, 0, 0, 0);
+                if (k < in) upper[u][m] = stream(first[m] + k), lower[u][m] = stream(second[m] + k);
+            }
+    }
+};
+
+// Eight numbers of x times the norm's weights; their squares are added to `squares`.
+DEVICE uint4 weighted(uint4 v, const Eight &weight, float offset, float &squares) {
+    float e[8] = {low_bf16(v.x), high_bf16(v.x), low_bf16(v.y), high_bf16(v.y),
+                  low_bf16(v.z), high_bf16(v.z), low_bf16(v.w), high_bf16(v.w)};
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        squares += e[j] * e[j];
+        e[j] *= offset + weight.v[j];
+    }
+    return make_uint4(pack_bf16(e[0], e[1]), pack_bf16(e[2], e[3]), pack_bf16(e[4], e[5]), pack_bf16(e[6], e[7]));
+}
+
+// 8 MT rows of the product of w and x from `upper` on and as many from `lower`; rows from `limit` on are not read and come out wrong.
+//
+// A lane has eight neighbouring numbers of rows g = lane / 4 of w, and of row g of x. They stand in the instruction where
+// others should stand, but in the same place on both sides: a sum has no order.
+// AHEAD: the next weights are on their way while these are used, which takes registers and so room for other blocks.
+template <int NB, int MT, int UNROLL, bool AHEAD, bool NORM>
+DEVICE void product(Shared<NB, MT> &shared, const bf16 *w, const bf16 *x, int in, int b, int upper, int lower, int limit, Norm norm) {
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, column = lane % 4 * 8;
+    const bf16 *first[MT], *second[MT];
+#pragma unroll
+    for (int m = 0; m < MT; ++m) {
+        first[m] = w + (i64)min(upper + m * 8 + g, limit - 1) * in;
+        second[m] = w + (i64)min(lower + m * 8 + g, limit - 1) * in;
+    }
+    float sums[MT][NB][4] = {}, squares[NB] = {};
+    Weights<MT, UNROLL> weights, next;
+    constexpr int STEP = WARPS * UNIT * UNROLL;
+    if (AHEAD) weights.fetch(first, second, warp * UNIT + column, in);
+    // Whole warps stay in the loop; lanes behind the end multiply zeros.
+    for (int base = warp * UNIT; base < in; base += STEP) {
         int start = base + column;
-        if (NB > 1) fetch(a, c, start);
+        if (!AHEAD) weights.fetch(first, second, start, in);
         uint4 d[UNROLL][NB];
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u)
@@ -75,7 +100,7 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
                 d[u][n] = make_uint4(0, 0, 0, 0);
                 if (k < in && row < b) d[u][n] = *reinterpret_cast<const uint4 *>(x + (i64)row * in + k);
             }
-        if (NB == 1) fetch(next_a, next_c, start + WARPS * UNIT * UNROLL);
+        if (AHEAD) next.fetch(first, second, start + STEP, in);
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
             int k = start + u * WARPS * UNIT;
@@ -83,28 +108,23 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
             if (NORM && k < in) weight = load8(norm.weight + k);
 #pragma unroll
             for (int n = 0; n < NB; ++n) {
-                uint4 v = d[u][n];
-                if (NORM) {
-                    float e[8] = {low_bf16(v.x), high_bf16(v.x), low_bf16(v.y), high_bf16(v.y),
-                                  low_bf16(v.z), high_bf16(v.z), low_bf16(v.w), high_bf16(v.w)};
+                uint4 v = NORM ? weighted(d[u][n], weight, norm.offset, squares[n]) : d[u][n];
 #pragma unroll
-                    for (int j = 0; j < 8; ++j) {
-                        squares[n] += e[j] * e[j];
-                        e[j] *= norm.offset + weight.v[j];
-                    }
-                    v = make_uint4(pack_bf16(e[0], e[1]), pack_bf16(e[2], e[3]), pack_bf16(e[4], e[5]), pack_bf16(e[6], e[7]));
+                for (int m = 0; m < MT; ++m) {
+                    uint4 a = weights.upper[u][m], c = weights.lower[u][m];
+                    multiply(sums[m][n], a.x, c.x, a.y, c.y, v.x, v.y);
+                    multiply(sums[m][n], a.z, c.z, a.w, c.w, v.z, v.w);
                 }
-                multiply(sums[n], a[u].x, c[u].x, a[u].y, c[u].y, v.x, v.y);
-                multiply(sums[n], a[u].z, c[u].z, a[u].w, c[u].w, v.z, v.w);
             }
         }
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u)
-            if (NB == 1) a[u] = next_a[u], c[u] = next_c[u];
+        if (AHEAD) weights = next;
     }
 #pragma unroll
     for (int n = 0; n < NB; ++n) {
-        for (int e = 0; e < 4; ++e) shared.parts[warp][g + e / 2 * 8][n * 8 + lane % 4 * 2 + e % 2] = sums[n][e];
+#pragma unroll
+        for (int m = 0; m < MT; ++m)
+            for (int e = 0; e < 4; ++e)
+                shared.parts[warp][e / 2 * 8 * MT + m * 8 + g][n * 8 + lane % 4 * 2 + e % 2] = sums[m][n][e];
         if (NORM) {
             float all = sum_lanes(squares[n], 4); // the four lanes of a row of x
             if (lane % 4 == 0) shared.squares[warp][n * 8 + g] = all;
@@ -120,12 +140,16 @@ DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, in
     __syncthreads();
 }
 
-template <int NB>
-DEVICE void product(Shared<NB> &shared, const bf16 *w, const bf16 *x, int in, int b, int upper, int lower, int limit, Norm norm) {
+// With many rows of x a block takes more rows of w, or the rows of x would be most of what it reads. With 16 that did not pay.
+constexpr int tiles_of(int nb) { return nb == 4 ? 2 : 1; }
+
+template <int NB, bool AHEAD, int MT>
+DEVICE void product(Shared<NB, MT> &shared, const bf16 *w, const bf16 *x, int in, int b, int upper, int lower, int limit, Norm norm) {
+    constexpr int UNROLL = NB == 4 ? 2 : 4;
     if (norm.weight)
-        product<NB, true>(shared, w, x, in, b, upper, lower, limit, norm);
+        product<NB, MT, UNROLL, AHEAD && NB == 1, true>(shared, w, x, in, b, upper, lower, limit, norm);
     else
-        product<NB, false>(shared, w, x, in, b, upper, lower, limit, norm);
+        product<NB, MT, UNROLL, AHEAD && NB == 1, false>(shared, w, x, in, b, upper, lower, limit, norm);
 }
 
 // The activation of a gate: kind 0 SiLU, 1 GELU by its tanh approximation.
@@ -138,11 +162,13 @@ DEVICE float activate(float x, int kind) {
 // y[b, out] = x w^T + bias (bias may be null), and with `add` that is added to y.  grid ceil(out / 16).
 template <int NB>
 DEVICE void store(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, int in, int out, int b, int add, Norm norm) {
-    __shared__ Shared<NB> shared;
-    int first = blockIdx.x * 16;
-    product<NB>(shared, w, x, in, b, first, first + 8, out, norm);
-    for (int i = threadIdx.x; i < 16 * 8 * NB; i += 256) {
-        int r = i % 16, c = i / 16;
+    constexpr int MT = tiles_of(NB), ROWS = 16 * MT;
+    __shared__ Shared<NB, MT> shared;
+    int first = blockIdx.x * ROWS;
+    if (first >= out) return;
+    product<NB, true>(shared, w, x, in, b, first, first + ROWS / 2, out, norm);
+    for (int i = threadIdx.x; i < ROWS * 8 * NB; i += 256) {
+        int r = i % ROWS, c = i / ROWS;
         if (c >= b || first + r >= out) continue;
         bf16 *to = y + (i64)c * out + first + r;
         float sum = shared.sum(r, c) + (bias ? bias[first + r] : 0.0f);
@@ -152,11 +178,13 @@ DEVICE void store(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, int 
 
 // y[b, ld] = x w^T in float: logits.  grid ceil(out / 16).
 template <int NB> DEVICE void logits(float *y, const bf16 *w, const bf16 *x, int in, int out, int ld, int b, Norm norm) {
-    __shared__ Shared<NB> shared;
-    int first = blockIdx.x * 16;
-    product<NB>(shared, w, x, in, b, first, first + 8, out, norm);
-    for (int i = threadIdx.x; i < 16 * 8 * NB; i += 256) {
-        int r = i % 16, c = i / 16;
+    constexpr int MT = tiles_of(NB), ROWS = 16 * MT;
+    __shared__ Shared<NB, MT> shared;
+    int first = blockIdx.x * ROWS;
+    if (first >= out) return;
+    product<NB, false>(shared, w, x, in, b, first, first + ROWS / 2, out, norm);
+    for (int i = threadIdx.x; i < ROWS * 8 * NB; i += 256) {
+        int r = i % ROWS, c = i / ROWS;
         if (c < b && first + r < out) y[(i64)c * ld + first + r] = shared.sum(r, c);
     }
 }
@@ -164,13 +192,15 @@ template <int NB> DEVICE void logits(float *y, const bf16 *w, const bf16 *x, int
 // y[b, m] = activation(gate) * up, where w [2 m, in] holds the gates' rows first (bias [2 m] may be null).  grid ceil(m / 8).
 template <int NB>
 DEVICE void gated(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, int in, int m, int b, int kind, Norm norm) {
-    __shared__ Shared<NB> shared;
-    int first = blockIdx.x * 8;
-    product<NB>(shared, w, x, in, b, first, m + first, 2 * m, norm);
-    for (int i = threadIdx.x; i < 8 * 8 * NB; i += 256) {
-        int r = i % 8, c = i / 8;
+    constexpr int MT = tiles_of(NB), ROWS = 8 * MT;
+    __shared__ Shared<NB, MT> shared;
+    int first = blockIdx.x * ROWS;
+    if (first >= m) return;
+    product<NB, false>(shared, w, x, in, b, first, m + first, 2 * m, norm);
+    for (int i = threadIdx.x; i < ROWS * 8 * NB; i += 256) {
+        int r = i % ROWS, c = i / ROWS;
         if (c >= b || first + r >= m) continue;
-        float gate = shared.sum(r, c), up = shared.sum(r + 8, c);
+        float gate = shared.sum(r, c), up = shared.sum(r + ROWS, c);
         if (bias) gate += bias[first + r], up += bias[m + first + r];
         y[(i64)c * m + first + r] = from_float<bf16>(activate(gate, kind) * up);
     }
@@ -182,14 +212,16 @@ DEVICE void gated(bf16 *y, const bf16 *w, const bf16 *x, const float *bias, int 
 template <int NB>
 DEVICE void qkv(bf16 *q, bf16 *kcache, bf16 *vcache, const bf16 *w, const bf16 *x, const float *bias, const float *cos,
                 const float *sin, const int *pos, const int *row, int in, int heads, int kv, int q_stride, int b, Norm norm) {
-    __shared__ Shared<NB> shared;
-    int head = blockIdx.x / (HEAD / 16), place = blockIdx.x % (HEAD / 16) * 8;
+    constexpr int MT = HEAD % 32 == 0 ? tiles_of(NB) : 1, ROWS = 8 * MT, BLOCKS = HEAD / 2 / ROWS; // of a head
+    __shared__ Shared<NB, MT> shared;
+    int head = blockIdx.x / BLOCKS, place = blockIdx.x % BLOCKS * ROWS;
+    if (head >= heads + 2 * kv) return;
     int first = head * HEAD + place, second = first + HEAD / 2;
-    product<NB>(shared, w, x, in, b, first, second, (heads + 2 * kv) * HEAD, norm);
-    for (int i = threadIdx.x; i < 8 * 8 * NB; i += 256) {
-        int r = i % 8, c = i / 8;
+    product<NB, true>(shared, w, x, in, b, first, second, (heads + 2 * kv) * HEAD, norm);
+    for (int i = threadIdx.x; i < ROWS * 8 * NB; i += 256) {
+        int r = i % ROWS, c = i / ROWS;
         if (c >= b || pos[c] < 0) continue;
-        float upper = shared.sum(r, c), lower = shared.sum(r + 8, c);
+        float upper = shared.sum(r, c), lower = shared.sum(r + ROWS, c);
         if (bias) upper += bias[first + r], lower += bias[second + r];
         if (head < heads + kv) {
             i64 angle = (i64)pos[c] * (HEAD / 2) + place + r;
