@@ -9,6 +9,7 @@ pub mod config;
 pub mod decoder;
 pub mod device;
 pub mod executor;
+pub mod export;
 pub mod gguf;
 pub mod inspect;
 pub mod layer;
