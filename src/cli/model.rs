@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, say};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, next_logits};
 use crate::model::device::device;
-use crate::model::inspect;
+use crate::model::numbers::Format;
+use crate::model::peft::PeftAdapter;
+use crate::model::{export, inspect};
+use crate::report::tell;
 
 #[derive(Args)]
 pub(super) struct ModelArgs {
@@ -23,6 +26,8 @@ enum ModelCommand {
     Inspect(InspectArgs),
     /// Print the logits of the token that follows some tokens.
     Logits(LogitsArgs),
+    /// Write a model as a folder that transformers, vLLM and llama.cpp's converter load.
+    Convert(ConvertArgs),
 }
 
 #[derive(Args)]
@@ -52,10 +57,43 @@ struct LogitsArgs {
     device: String,
 }
 
+#[derive(Args)]
+struct ConvertArgs {
+    /// A model's folder, or a GGUF file.
+    path: PathBuf,
+    /// The folder to write; it must not be there.
+    out: PathBuf,
+    /// The number format of the weights. Without it they keep theirs; quantised ones become f32.
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Work the adapter of this folder into the weights.
+    #[arg(long, value_name = "ADAPTER")]
+    merge: Option<PathBuf>,
+}
+
+/// The number formats that weights are written in.
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for Format {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}
+
 pub(super) fn run(args: &ModelArgs) -> Outcome {
     match &args.command {
         ModelCommand::Inspect(args) => inspect(args),
         ModelCommand::Logits(args) => logits(args),
+        ModelCommand::Convert(args) => convert(args),
     }
 }
 
@@ -92,6 +130,31 @@ fn logits(args: &LogitsArgs) -> Outcome {
     for id in ids.into_iter().take(args.top) {
         say(format!("{id:>8}  {}", logits[id]))?;
     }
+    Ok(())
+}
+
+fn convert(args: &ConvertArgs) -> Outcome {
+    there(&args.path)?;
+    if args.out.exists() {
+        return Err(Failure::Wrong(anyhow!("`{}` is there already; name a folder that is not", args.out.display())));
+    }
+    let checkpoint = Checkpoint::open(&args.path)?;
+    let adapter =
+        args.merge.as_deref().map(|path| there(path).and_then(|()| Ok(PeftAdapter::open(path)?))).transpose()?;
+    let texts = export::texts(&checkpoint)?;
+    let format = args.dtype.map_or_else(|| export::natural_format(&checkpoint), Format::from);
+    let decoder = checkpoint.decoder(&device("cpu")?)?;
+    let decoder = match &adapter {
+        Some(adapter) => adapter.attach(&decoder)?,
+        None => decoder,
+    };
+    export::export(&decoder, &texts, &args.out, format)?;
+    tell(format!(
+        "wrote `{}`: {} parameters in {}",
+        args.out.display(),
+        decoder.architecture().parameters(),
+        format.name()
+    ));
     Ok(())
 }
 

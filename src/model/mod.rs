@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod decoder;
 pub mod device;
 pub mod executor;
+pub mod export;
 pub mod gguf;
 pub mod inspect;
 pub mod layer;

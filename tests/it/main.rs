@@ -15,6 +15,7 @@ mod harvest;
 mod kinds;
 mod layers;
 mod matrix;
+mod models;
 mod mutations;
 mod orphans;
 mod pipelines;

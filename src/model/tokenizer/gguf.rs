@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::TokenizerError;
 use super::files::TextFiles;
+use crate::model::gguf::Gguf;
 
 /// Special tokens: nothing that a user writes.
 const CONTROL: i64 = 3;
@@ -71,6 +72,30 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// What a file's metadata say.
+    pub fn of(gguf: &Gguf) -> Self {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let list = |name: &str| gguf.texts(&key(name)).unwrap_or_default().into_iter().map(str::to_owned).collect();
+        let kinds = gguf.floats(&key("token_type")).unwrap_or_default();
+        let id = |name: &str| {
+            let id = gguf.number(&key(&format!("{name}_token_id")))?;
+            Some((name.to_owned(), u32::try_from(id).ok()?))
+        };
+        Self {
+            model: gguf.text(&key("model")).unwrap_or_default().to_owned(),
+            pre: gguf.text(&key("pre")).map(str::to_owned),
+            tokens: list("tokens"),
+            kinds: kinds.into_iter().map(|kind| kind as i64).collect(),
+            scores: gguf.floats(&key("scores")).unwrap_or_default(),
+            merges: list("merges"),
+            named: ["bos", "eos", "eot", "eom", "unknown", "padding"].into_iter().filter_map(id).collect(),
+            adds_begin: gguf.flag(&key("add_bos_token")),
+            adds_space: gguf.flag(&key("add_space_prefix")),
+            template: gguf.text("tokenizer.chat_template").map(str::to_owned),
+            tool_template: gguf.text("tokenizer.chat_template.tool_use").map(str::to_owned),
+        }
+    }
+
     /// The files that say the same.
     ///
     /// # Errors
