@@ -12,6 +12,8 @@ mod level;
 pub mod norm;
 pub mod product;
 pub mod rotary;
+#[cfg(test)]
+mod tests;
 pub mod update;
 pub mod vocabulary;
 
