@@ -24,6 +24,7 @@ mod rows;
 mod running;
 mod served;
 mod server;
+mod training;
 
 // For `golden`, which is the library's own.
 use thresh::fs;
