@@ -2,7 +2,7 @@
 
 use super::training::listener::Listener;
 use super::training::parameters::{self, not_negative, positive, training_stage};
-use super::training::{BASE, EVAL_EXAMPLES, LOG, MODEL, Prepared, ROWS};
+use super::training::{self, BASE, EVAL_EXAMPLES, Prepared};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::PairExample;
@@ -78,7 +78,7 @@ dpo:
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![MODEL.one(), LOG.one(), ROWS.one()]
+        training::outputs(&self.preparation())
     }
 
     fn check(&self) -> Vec<Problem> {

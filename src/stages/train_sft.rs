@@ -2,7 +2,7 @@
 
 use super::training::listener::Listener;
 use super::training::parameters::{self, training_stage};
-use super::training::{BASE, EVAL_EXAMPLES, LOG, MODEL, Prepared, ROWS};
+use super::training::{self, BASE, EVAL_EXAMPLES, Prepared};
 use crate::engine::port::{Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Profile, Stage};
 use crate::examples::SftExample;
@@ -15,8 +15,7 @@ const EXAMPLES: Port<SftExample> = Port::new("examples");
 training_stage! {
     /// Trains a model on what the assistant says in chats.
     ///
-    /// The loss is the mean over all assistant tokens of a step. With `lora` adapters are trained and merged into the weights,
-    /// else the weights. Where examples are held out (`eval_share`, or input `eval_examples`) their loss stands in the log; with
+    /// The loss is the mean over all assistant tokens of a step. With `lora` adapters are trained, else the weights. Where examples are held out (`eval_share`, or input `eval_examples`) their loss stands in the log; with
     /// `patience` the training ends when it falls no more, and the best weights are kept. An interrupted training goes on from
     /// its last checkpoint, to the same weights. Output `rows` says of every example how many tokens it has, how many of them
     /// are trained on and how often, and why one is not.
@@ -58,7 +57,7 @@ sft:
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
-        vec![MODEL.one(), LOG.one(), ROWS.one()]
+        training::outputs(&self.preparation())
     }
 
     fn check(&self) -> Vec<Problem> {

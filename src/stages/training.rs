@@ -9,11 +9,11 @@ use anyhow::{Context as _, anyhow, ensure};
 
 use self::listener::Listener;
 use self::parameters::Preparation;
-use crate::engine::port::{Folder, Port};
+use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Stopped};
 use crate::examples::{KtoExample, PairExample, SftExample};
 use crate::model::device::Compute;
-use crate::model::{Bundle, Tokenizer, device};
+use crate::model::{Bundle, Tokenizer, device, peft};
 use crate::seed;
 use crate::table::Row;
 use crate::train::batch::Sequence;
@@ -27,16 +27,26 @@ use crate::train::{Examples, TrainError, TrainLog, Trained};
 pub(super) const BASE: Folder = Folder::new("base", "model.bundle/v1");
 
 /// The trained model.
-pub(super) const MODEL: Folder = Folder::new("model", "model.bundle/v1");
+const MODEL: Folder = Folder::new("model", "model.bundle/v1");
+
+/// The adapters as PEFT's folders hold them.
+const ADAPTER: Folder = Folder::new("adapter", "model.adapter/v1");
 
 /// One row for each step.
-pub(super) const LOG: Port<TrainLog> = Port::new("log");
+const LOG: Port<TrainLog> = Port::new("log");
 
 /// One row for each example.
-pub(super) const ROWS: Port<TrainRow> = Port::new("rows");
+const ROWS: Port<TrainRow> = Port::new("rows");
 
 /// The input whose examples are measured and not learnt.
 pub(super) const EVAL_EXAMPLES: &str = "eval_examples";
+
+/// What a training writes: the model unless its adapters are kept apart, adapters where they are trained, and its tables.
+pub(super) fn outputs(preparation: &Preparation) -> Vec<PortSpec> {
+    let (lora, merge) = (preparation.lora.is_some(), preparation.merge);
+    let model = (!lora || merge).then(|| MODEL.one());
+    model.into_iter().chain(lora.then(|| ADAPTER.one())).chain([LOG.one(), ROWS.one()]).collect()
+}
 
 /// An example of a data stage.
 pub(super) trait Example: Row {
@@ -98,6 +108,8 @@ pub(super) struct Prepared<T> {
     pub held_out: Vec<T>,
     /// Every example of input `examples`.
     rows: Vec<TrainRow>,
+    /// Whether the whole model is written, and not its adapters alone.
+    merge: bool,
 }
 
 impl<T: Encodable> Prepared<T> {
@@ -128,7 +140,7 @@ impl<T: Encodable> Prepared<T> {
             warn(context, &examples, "examples of `eval_examples`", max_length);
             held_out = rows;
         }
-        Ok(Self { base, max_length, train, held_out, rows })
+        Ok(Self { base, max_length, train, held_out, rows, merge: preparation.merge })
     }
 
     /// The examples of the training.
@@ -150,9 +162,13 @@ impl<T: Encodable> Prepared<T> {
         let steps = log.len() as u64;
         tell_evaluations(context, &log, self.held_out.len(), kept);
         write_rows(context, self.rows, &times(&self.train, steps))?;
-        let folder = context.folder(&MODEL)?;
-        let decoder = model.merged();
-        Bundle { decoder, ..self.base }.save(&folder).context("cannot save the trained model")?;
+        if model.lora().is_some() {
+            peft::save(&model, &context.folder(&ADAPTER)?, None).context("cannot save the trained adapters")?;
+        }
+        if self.merge {
+            let (folder, decoder) = (context.folder(&MODEL)?, model.merged());
+            Bundle { decoder, ..self.base }.save(&folder).context("cannot save the trained model")?;
+        }
         context.write(&LOG, log)
     }
 

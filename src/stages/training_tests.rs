@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use super::train_dpo::TrainDpo;
 use super::train_kto::TrainKto;
 use super::train_sft::TrainSft;
 use crate::chat::Message;
 use crate::engine::stage::{Context, Input, NoSettings, Notice, Stage, Stopped};
-use crate::examples::{KtoExample, SftExample};
-use crate::model::Bundle;
+use crate::examples::{KtoExample, PairExample, SftExample};
 use crate::model::bundle::tests::untrained;
+use crate::model::peft::PeftAdapter;
+use crate::model::{Bundle, Decoder};
 use crate::table;
 use crate::train::TrainLog;
 use crate::train::rows::{Fate, TrainRow};
@@ -21,6 +23,8 @@ use crate::train::rows::{Fate, TrainRow};
 struct Bench {
     folder: tempfile::TempDir,
     said: Arc<Mutex<Vec<Notice>>>,
+    /// The file behind input `eval_examples`, where it is connected.
+    held_out: Option<&'static str>,
 }
 
 impl Bench {
@@ -45,7 +49,15 @@ impl Bench {
             tools: None,
         });
         table::write(&folder.path().join("kto.parquet"), kto).unwrap();
-        Self { folder, said: Arc::default() }
+        let pairs = (0..6).map(|index| PairExample {
+            dialogue: dialogue(index),
+            prompt: prompt(index),
+            chosen: vec![completion(index)],
+            rejected: vec![completion((index + 1) % 3)],
+            tools: None,
+        });
+        table::write(&folder.path().join("pairs.parquet"), pairs).unwrap();
+        Self { folder, said: Arc::default(), held_out: None }
     }
 
     fn path(&self) -> &Path {
@@ -58,6 +70,8 @@ impl Bench {
         let (said, stop) = (self.said.clone(), Arc::new(AtomicBool::new(false)));
         let raise = stop.clone();
         let input = |name: &str, file: &str| Input { name: name.to_owned(), path: self.path().join(file) };
+        let mut inputs = vec![input("base", "base"), input("examples", examples)];
+        inputs.extend(self.held_out.map(|file| input("eval_examples", file)));
         crate::fs::create_dir_all(self.path().join(out)).unwrap();
         stage.run(&Context {
             out: self.path().join(out),
@@ -68,11 +82,7 @@ impl Bench {
                 }
                 said.lock().unwrap().push(notice);
             }),
-            ..Context::below(
-                self.path(),
-                vec![input("base", "base"), input("examples", examples)],
-                Arc::new(NoSettings),
-            )
+            ..Context::below(self.path(), inputs, Arc::new(NoSettings))
         })
     }
 
@@ -218,4 +228,95 @@ fn wrong_parameters_are_all_named() {
     .unwrap();
     assert_eq!(names(kto.check()), ["batch_size", "beta", "undesirable_weight"]);
     assert!(serde_json::from_value::<TrainSft>(json!({"epoch": 1.0})).is_err());
+}
+
+fn decoder(folder: &Path) -> Decoder {
+    Bundle::load(folder, &burn::tensor::Device::flex()).unwrap().decoder
+}
+
+#[test]
+fn adapters_are_worked_into_the_model_and_stand_beside_it() {
+    let bench = Bench::new();
+    let parameters = |merge: bool| json!({"batch_size": 2, "merge": merge, "lora": {"rank": 2, "dropout": 0.1, "target_modules": ["q_proj", "up_proj"]}});
+    bench.run::<TrainSft>("sft.parquet", "out", parameters(true), None).unwrap();
+    let (base, model) = (decoder(&bench.path().join("base")), decoder(&bench.path().join("out/model")));
+    assert!(model.lora().is_none());
+    let adapted = PeftAdapter::open(&bench.path().join("out/adapter")).unwrap().attach(&base).unwrap();
+    assert_eq!(adapted.lora().unwrap().alpha, 4.0);
+    let bytes = |decoder: Decoder| {
+        let folder = tempfile::tempdir().unwrap();
+        Bundle { decoder, ..untrained() }.save(folder.path()).unwrap();
+        std::fs::read(folder.path().join("model.safetensors")).unwrap()
+    };
+    assert!(bytes(adapted.merged()) == bench.weights("out"), "the model is the base with the adapters worked in");
+    assert!(bytes(adapted.without_adapters()) != bench.weights("out"));
+
+    bench.run::<TrainSft>("sft.parquet", "apart", parameters(false), None).unwrap();
+    assert!(!bench.path().join("apart/model").exists());
+    let read = |out: &str| std::fs::read(bench.path().join(out).join("adapter/adapter_model.safetensors")).unwrap();
+    assert!(read("out") == read("apart"));
+}
+
+#[test]
+fn whole_dialogues_are_held_out_and_measured() {
+    let bench = Bench::new();
+    let parameters = json!({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3, "eval_share": 0.34, "eval_every": 1});
+    bench.run::<TrainDpo>("pairs.parquet", "out", parameters, None).unwrap();
+    let rows = bench.rows("out");
+    let held_out: Vec<&TrainRow> = rows.iter().filter(|row| row.fate == Fate::HeldOut).collect();
+    assert_eq!((held_out.len(), rows.len()), (2, 6));
+    assert!(held_out.iter().all(|row| (row.times, row.trained_tokens) == (0, 0) && row.tokens > Some(0)), "{rows:?}");
+    assert!(rows.iter().filter(|row| row.fate == Fate::Trained).all(|row| row.times == 3));
+    let log = bench.log("out");
+    assert_eq!(log.len(), 6);
+    assert!(log.iter().all(|row| row.eval_loss.is_some() && row.rewards_accuracy.is_some() && row.kl.is_none()));
+    assert_eq!((bench.figure("eval.examples"), bench.figure("eval.loss")), (Some(2.0), log[5].eval_loss));
+    assert_eq!(bench.figure("examples.held_out"), Some(2.0));
+}
+
+#[test]
+fn examples_of_an_input_of_their_own_are_measured() {
+    let bench = Bench { held_out: Some("kto.parquet"), ..Bench::new() };
+    let parameters = json!({"epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "patience": 5});
+    bench.run::<TrainKto>("kto.parquet", "out", parameters, None).unwrap();
+    let log = bench.log("out");
+    let measured: Vec<bool> = log.iter().map(|row| row.eval_loss.is_some()).collect();
+    assert_eq!(measured, [false, true, false, true], "once an epoch");
+    assert!(bench.rows("out").iter().all(|row| row.fate == Fate::Trained && row.times == 2));
+    assert_eq!(bench.figure("eval.examples"), Some(6.0));
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_the_rows_that_were_read() {
+    let bench = Bench::new();
+    let limit = untrained().tokenizer.encode("hotel").unwrap().len() * 2 + 30;
+    let parameters = json!({"batch_size": 6, "epochs": 9, "learning_rate": 1e30, "max_grad_norm": 0, "warmup_steps": 0,
+        "max_length": limit, "too_long": "drop"});
+    let error = bench.run::<TrainDpo>("pairs.parquet", "out", parameters, None).unwrap_err().to_string();
+    let rows = error.split("; its rows are ").nth(1).unwrap_or_else(|| panic!("{error}"));
+    for row in rows.split(", ") {
+        let (place, dialogue) = row.split_once(" (dialogue `d").unwrap();
+        assert_eq!(format!("{place}`)"), dialogue, "{error}");
+    }
+}
+
+#[test]
+fn parameters_that_contradict_each_other_are_named() {
+    let problems = |problems: Vec<crate::engine::stage::Problem>| -> Vec<String> {
+        problems.into_iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+    };
+    let dpo = |parameters: Value| serde_json::from_value::<TrainDpo>(parameters).unwrap();
+    let found =
+        problems(dpo(json!({"loss": "spin", "label_smoothing": 0.1, "merge": false, "eval_share": 1.0})).check());
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("eval_share: ") && found[1].starts_with("merge: "), "{found:?}");
+    let found = problems(dpo(json!({"lora": {"rank": 0, "dropout": 0.5}})).check());
+    assert_eq!(found, ["lora.rank: is wrong: the rank of an adapter must be at least 1"]);
+    let found = problems(dpo(json!({"lora": {"dropout": 0.5}})).check());
+    assert_eq!(found, ["lora.dropout: must be 0: a loss against a base model compares the two as they are"]);
+    let connected = |parameters, connected: &[&str]| problems(dpo(parameters).check_inputs(connected)).len();
+    assert_eq!(connected(json!({"patience": 2}), &["base", "examples"]), 1);
+    assert_eq!(connected(json!({"patience": 2}), &["base", "eval_examples"]), 0);
+    assert_eq!(connected(json!({"eval_share": 0.1}), &["base", "eval_examples"]), 1);
+    assert_eq!(connected(json!({"eval_share": 0.1, "eval_every": 3}), &["base", "examples"]), 0);
 }

@@ -25,6 +25,7 @@ mod rows;
 mod running;
 mod served;
 mod server;
+mod training;
 
 // For `golden`, which is the library's own.
 use thresh::fs;

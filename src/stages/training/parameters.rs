@@ -61,8 +61,8 @@ impl Lora {
         };
         let wrong = self.config().check().err();
         let mut problems: Vec<Problem> =
-            wrong.iter().map(|error| Problem::new(field(error), format!("cannot be: {error}"))).collect();
-        if !dropout && self.dropout > 0.0 && problems.is_empty() {
+            wrong.iter().map(|error| Problem::new(field(error), format!("is wrong: {error}"))).collect();
+        if !dropout && self.dropout > 0.0 && !matches!(wrong, Some(LoraError::Dropout(_))) {
             let message = "must be 0: a loss against a base model compares the two as they are";
             problems.push(Problem::new("lora.dropout", message));
         }
@@ -79,6 +79,8 @@ pub struct Preparation {
     pub limit: Option<usize>,
     /// The adapters that are trained; else all weights are.
     pub lora: Option<Lora>,
+    /// Whether they are worked into the weights at the end.
+    pub merge: bool,
     /// Which share of the dialogues is held out.
     pub eval_share: f64,
     /// Decides which.
@@ -142,9 +144,12 @@ macro_rules! training_stage {
             /// What happens to longer examples; none is ever cut.
             #[serde(default)]
             pub too_long: $crate::train::batch::TooLong,
-            /// Train adapters of this kind and merge them into the weights at the end; where absent, all weights are trained.
+            /// Train adapters of this kind; where absent, all weights are trained. Output `adapter` has them as PEFT reads them.
             #[serde(default)]
             pub lora: Option<$crate::stages::training::parameters::Lora>,
+            /// With `lora`: work the adapters into the weights at the end, as output `model`; else there is output `adapter` alone.
+            #[serde(default = "crate::stages::training::parameters::merge")]
+            pub merge: bool,
             /// In how many bits the device computes.
             #[serde(default)]
             pub precision: $crate::train::learner::Precision,
@@ -206,6 +211,7 @@ macro_rules! training_stage {
                     max_length: self.max_length,
                     limit: self.limit,
                     lora: self.lora.clone(),
+                    merge: self.merge,
                     eval_share: self.eval_share,
                     seed: self.seed,
                     evaluates: self.eval_every.is_some() || self.patience.is_some(),
@@ -222,6 +228,10 @@ pub(in crate::stages) fn one() -> f64 {
 
 pub(in crate::stages) fn one_batch() -> usize {
     1
+}
+
+pub(in crate::stages) fn merge() -> bool {
+    true
 }
 
 pub(in crate::stages) fn adam_beta_1() -> f64 {
@@ -267,6 +277,9 @@ pub fn check(settings: &Settings, preparation: &Preparation, dropout: bool) -> V
     problems.extend(share("adam_beta_2", adam.beta_2, false));
     problems.extend(share("eval_share", *eval_share, false));
     problems.extend(lora.iter().flat_map(|lora| lora.check(dropout)));
+    if lora.is_none() && !preparation.merge {
+        problems.push(Problem::new("merge", "must be true without `lora`: there are no adapters to keep apart"));
+    }
     problems
 }
 
