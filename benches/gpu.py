@@ -154,11 +154,11 @@ def main():
     wanted = options.only.split(",")
     with tempfile.TemporaryDirectory() as fresh:
         cache = options.cache or fresh
-        ours(program, cache, ["check"])
         cold = ours(program, os.path.join(fresh, "cold"), wanted[:1])
         found = ours(program, os.path.join(fresh, "cold"), wanted[:1])
+        ours(program, cache, ["check"])
         for name in wanted[1:]:
-            found |= ours(program, os.path.join(fresh, "cold"), [name])
+            found |= ours(program, cache, [name])
     name = next(iter(cold))
     print(f"seconds until the first step: {cold[name]['start']:.1f} cold, {found[name]['start']:.1f} warm", flush=True)
     for figure in found.values():

@@ -68,7 +68,9 @@ impl Network {
             .all([n, shape.heads, shape.kv_heads, shape.head])
             .with(shape.epsilon as f32)
             .with(self.offset());
-        self.rows("qk_rope_fwd", n, &arguments)
+        // About 2,048 numbers a block; values are copied only where they go somewhere else.
+        let heads = shape.heads + if out == raw && cache[0] == Address::NONE { 1 } else { 2 } * shape.kv_heads;
+        self.rows("qk_rope_fwd", (n * heads).div_ceil((2048 / shape.head).max(1)).min(n), &arguments)
     }
 
     /// The backward pass of [`Network::turn`], in place.

@@ -19,16 +19,23 @@ use super::library::Library;
 /// What every module begins with.
 const COMMON: &str = include_str!("kernels/common.cuh");
 
-/// The modules: a name, a source, and whether there is one for every size of head and type of number.
-const SOURCES: &[(&str, &str, bool)] = &[
-    ("rows", include_str!("kernels/rows.cu"), false),
-    ("head", include_str!("kernels/head.cu"), false),
-    ("step", include_str!("kernels/step.cu"), false),
-    ("sample", include_str!("kernels/sample.cu"), false),
-    ("attend", include_str!("kernels/attend.cu"), true),
-    ("decode", include_str!("kernels/decode.cu"), true),
-    ("skinny", include_str!("kernels/skinny.cu"), true),
+/// The modules that are the same for every model: a name and a source each.
+const SHARED: [(&str, &str); 6] = [
+    ("rows", include_str!("kernels/rows.cu")),
+    ("norms", include_str!("kernels/norms.cu")),
+    ("rope", include_str!("kernels/rope.cu")),
+    ("head", include_str!("kernels/head.cu")),
+    ("step", include_str!("kernels/step.cu")),
+    ("sample", include_str!("kernels/sample.cu")),
 ];
+
+/// The modules that are compiled for a size of head and a type of number.
+const SHAPED: [(&str, &str); 2] =
+    [("decode", include_str!("kernels/decode.cu")), ("skinny", include_str!("kernels/skinny.cu"))];
+
+/// Attention, of that kind too: for any device, and with instructions that only Hopper has.
+const ATTEND: &str = concat!(include_str!("kernels/attend_tiles.cuh"), include_str!("kernels/attend.cu"));
+const ATTEND_HOPPER: &str = concat!(include_str!("kernels/hopper_tiles.cuh"), include_str!("kernels/attend_hopper.cu"));
 
 /// What the kernels are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +61,22 @@ pub struct Unit {
 
 /// The modules for a target.
 pub fn units(target: Target) -> Vec<Unit> {
-    let one = |&(module, source, by_shape): &(&'static str, &str, bool)| {
-        let mut options = options(target.capability);
-        if by_shape {
-            options.push(format!("-DHEAD={}", target.head));
-            options.push(format!("-DGROUP={}", target.group));
-            options.push(format!("-DBF16={}", i32::from(target.half)));
-        }
-        Unit { module, source: format!("{COMMON}\n#line 1 \"{module}.cu\"\n{source}"), options }
+    let unit = |module: &'static str, source: &str, options: Vec<String>| Unit {
+        module,
+        source: format!("{COMMON}\n#line 1 \"{module}.cu\"\n{source}"),
+        options,
     };
-    SOURCES.iter().map(one).collect()
+    let shared = options(target.capability);
+    let mut shaped = shared.clone();
+    shaped.extend([
+        format!("-DHEAD={}", target.head),
+        format!("-DGROUP={}", target.group),
+        format!("-DBF16={}", i32::from(target.half)),
+    ]);
+    let hopper = target.capability == (9, 0) && target.half && [64, 128].contains(&target.head);
+    let attend = ("attend", if hopper { ATTEND_HOPPER } else { ATTEND });
+    let shared = SHARED.iter().map(|(module, source)| unit(module, source, shared.clone()));
+    shared.chain(SHAPED.iter().chain([&attend]).map(|(module, source)| unit(module, source, shaped.clone()))).collect()
 }
 
 impl Unit {
@@ -109,7 +122,7 @@ impl Kernels {
     /// Without NVRTC and without binaries, when a source does not compile, and when the cache cannot be written.
     pub fn load(gpu: &Arc<Gpu>, [head, group]: [usize; 2], half: bool, cache: &Path) -> Result<Self, CudaError> {
         gpu.bind()?;
-        let mut modules = Vec::with_capacity(SOURCES.len());
+        let mut modules = Vec::new();
         for image in images(Target { capability: gpu.capability, head, group, half }, cache)? {
             // SAFETY: the image is a whole cubin, which the driver checks; the module lives as long as the process.
             modules.push(unsafe { result::module::load_data(image.as_ptr().cast()) }?);
@@ -301,10 +314,9 @@ mod tests {
         let stems = |target| units(target).iter().map(Unit::stem).collect::<Vec<_>>();
         let first = stems(TARGET);
         assert_eq!(first, stems(TARGET));
-        let shared = SOURCES.iter().filter(|(.., by_shape)| !by_shape).count();
         for other in [Target { head: 128, ..TARGET }, Target { half: false, ..TARGET }, Target { group: 1, ..TARGET }] {
             let same = first.iter().filter(|stem| stems(other).contains(stem)).count();
-            assert_eq!(same, shared, "{other:?}");
+            assert_eq!(same, SHARED.len(), "{other:?}");
         }
         let older = stems(Target { capability: (8, 0), ..TARGET });
         assert!(first.iter().all(|stem| !older.contains(stem)));
@@ -334,7 +346,7 @@ mod tests {
             eprintln!("not compiled: {missing}");
             return;
         }
-        for target in [TARGET, Target { head: 128, group: 1, half: false, ..TARGET }] {
+        for target in [TARGET, Target { head: 32, group: 1, half: false, ..TARGET }] {
             for unit in units(target) {
                 let binary = unit.compile().unwrap_or_else(|error| panic!("{error}"));
                 assert!(whole(&binary), "{}", unit.module);
