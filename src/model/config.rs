@@ -4,7 +4,7 @@ mod family;
 mod read;
 mod scaling;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::architecture::{Architecture, Rope};
@@ -71,7 +71,7 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_local_base_freq: Option<f64>,
     /// Queries are divided by its root; absent, by the root of the head's size (Gemma 3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "whole")]
     pub query_pre_attn_scalar: Option<f64>,
     /// Whether `sliding_window` counts (Qwen).
     #[serde(default, skip_serializing_if = "is_false")]
@@ -116,6 +116,15 @@ impl TokenIds {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// A whole number without a point: transformers 5 takes no other there.
+#[expect(clippy::ref_option, reason = "serde hands over a reference")]
+fn whole<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => serializer.serialize_i64(*value as i64),
+        value => value.serialize(serializer),
+    }
 }
 
 impl Default for ModelConfig {

@@ -104,6 +104,7 @@ fn families_have_their_own_names_and_defaults() {
     let written: Value = serde_json::from_str(&config.to_json()).unwrap();
     assert_eq!(written["model_type"], "gemma3_text");
     assert_eq!(written["hidden_activation"], "gelu_pytorch_tanh");
+    assert_eq!(written["query_pre_attn_scalar"].as_u64(), Some(256), "transformers takes no number with a point there");
     assert!(written.get("hidden_act").is_none() && written.get("vision_config").is_none());
     assert_eq!(ModelConfig::parse(&config.to_json()).unwrap(), config);
     let computed = config.architecture();
