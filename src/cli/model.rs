@@ -143,7 +143,7 @@ fn convert(args: &ConvertArgs) -> Outcome {
         args.merge.as_deref().map(|path| there(path).and_then(|()| Ok(PeftAdapter::open(path)?))).transpose()?;
     let texts = export::texts(&checkpoint)?;
     let format = args.dtype.map_or_else(|| export::natural_format(&checkpoint), Format::from);
-    let decoder = checkpoint.decoder(&device("cpu")?)?;
+    let decoder = checkpoint.decoder(&*device("cpu")?)?;
     let decoder = match &adapter {
         Some(adapter) => adapter.attach(&decoder)?,
         None => decoder,
