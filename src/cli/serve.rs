@@ -40,6 +40,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> Outcome {
     let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
     let bundle = Bundle::load(&args.bundle, &device).map_err(|error| Failure::Wrong(error.into()))?;
+    let bundle = Bundle { decoder: bundle.decoder.at(device.place()), ..bundle };
     let folder = std::path::absolute(&args.bundle)?;
     let folder = folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
     let name = args.name.clone().unwrap_or(folder);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::oneshot;
@@ -10,6 +11,8 @@ use super::{ChatModel, ChatRequest, ModelError, Reply, drawn_seed};
 use crate::model::bundle::Bundle;
 use crate::model::chat;
 use crate::model::executor::{self, ExecutorError};
+use crate::model::grammar::calls::CallFormat;
+use crate::model::grammar::vocabulary::Constraint;
 use crate::model::reply::ReplyWriter;
 use crate::model::sample::{Draw, Drawn};
 use crate::model::scheduler::{Counters, Request, Scheduler, Sink, Ticket};
@@ -24,11 +27,13 @@ pub struct LocalModel {
     tokenizer: Tokenizer,
     scheduler: RefCell<Scheduler>,
     waiting: RefCell<BTreeMap<Ticket, Waiting>>,
+    constraints: RefCell<Vec<(Arc<CallFormat>, Arc<Constraint>)>>,
 }
 
 struct Waiting {
     prompt: usize,
     writer: ReplyWriter,
+    calls: Option<Arc<CallFormat>>,
     reply: oneshot::Sender<Result<Reply, ModelError>>,
 }
 
@@ -42,6 +47,7 @@ impl LocalModel {
             tokenizer: bundle.tokenizer.clone(),
             scheduler: RefCell::new(Scheduler::new(executor::of(&bundle.decoder, remembered)?)),
             waiting: RefCell::default(),
+            constraints: RefCell::default(),
         })
     }
 
@@ -67,12 +73,27 @@ impl LocalModel {
             min_p: sampling.min_p,
             repetition_penalty: sampling.repetition_penalty,
         };
+        let constraint = sampling.calls.as_ref().map(|calls| self.constraint(calls)).transpose()?;
+        let guide = constraint.map(|constraint| constraint.guide());
         let (prompt, max_new, seed) = (ids.len(), sampling.max_tokens, drawn_seed(request.seed));
-        let ticket = scheduler.submit(Request { ids, max_new, draw, seed, logprobs: false, guide: None });
+        let ticket = scheduler.submit(Request { ids, max_new, draw, seed, logprobs: false, guide });
         let (reply, receiver) = oneshot::channel();
         let writer = ReplyWriter::new(&self.tokenizer, sampling.stop, native);
-        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, writer, reply });
+        self.waiting.borrow_mut().insert(ticket, Waiting { prompt, writer, calls: sampling.calls, reply });
         Ok(receiver)
+    }
+
+    /// The constraint of a call format, made once.
+    fn constraint(&self, format: &Arc<CallFormat>) -> Result<Arc<Constraint>, ModelError> {
+        let mut made = self.constraints.borrow_mut();
+        let known = made.iter().find(|(known, _)| Arc::ptr_eq(known, format) || known == format);
+        if let Some((_, constraint)) = known {
+            return Ok(constraint.clone());
+        }
+        let constraint = Constraint::new(format, &self.tokenizer);
+        let constraint = Arc::new(constraint.map_err(|error| ModelError::Failed(error.to_string()))?);
+        made.push((format.clone(), constraint.clone()));
+        Ok(constraint)
     }
 
     /// Gives up what nobody waits for any more: a dialogue may have been dropped.
@@ -131,11 +152,14 @@ impl Sink for Replies<'_> {
     }
 
     fn end(&mut self, ticket: Ticket, cut_off: bool) {
-        let Some(Waiting { prompt, writer, reply }) = self.waiting.remove(&ticket) else { return };
+        let Some(Waiting { prompt, writer, calls, reply }) = self.waiting.remove(&ticket) else { return };
         self.ended += 1;
         let completion = writer.tokens() as u64;
         let answer = writer.finish().map_err(failed).map(|(text, tool_calls)| Reply {
-            text,
+            text: match calls {
+                Some(format) if cut_off => format.finished(&text).to_owned(),
+                _ => text,
+            },
             tool_calls,
             prompt_tokens: prompt as u64,
             completion_tokens: completion,
@@ -154,8 +178,12 @@ fn failed(error: TokenizerError) -> ModelError {
 mod tests {
     use super::*;
     use crate::chat::Message;
+    use crate::dialogue::command::{Command, parse};
+    use crate::dialogue::tools::{TOOLS, parameter_names, tool};
     use crate::llm::Sampling;
     use crate::model::bundle::tests::untrained;
+    use crate::model::grammar::calls::CallForm;
+    use crate::model::{Decoder, ModelConfig};
     use futures_util::future::join_all;
 
     fn request(text: &str, seed: u64) -> ChatRequest {
@@ -167,6 +195,13 @@ mod tests {
         let calls: Vec<_> = requests.into_iter().map(|request| model.complete(request)).collect();
         while model.answer_waiting() > 0 {}
         join_all(calls).now_or_never().unwrap()
+    }
+
+    /// A bundle with room for long replies.
+    fn roomy() -> Bundle {
+        let bundle = untrained();
+        let config = ModelConfig { max_position_embeddings: 300, ..bundle.decoder.config().clone() };
+        Bundle { decoder: Decoder::init(&config, 3, &burn::tensor::Device::flex()).unwrap(), ..bundle }
     }
 
     #[test]
@@ -211,5 +246,35 @@ mod tests {
         let abandoned = model.complete(request("food", 1));
         drop(abandoned);
         assert_eq!(model.answer_waiting(), 0);
+    }
+
+    #[test]
+    fn a_constrained_model_that_knows_nothing_makes_only_calls_that_there_are() {
+        let tools: Arc<[serde_json::Value]> = TOOLS.iter().map(|tool| tool.schema()).collect();
+        let calls = Some(Arc::new(CallFormat { form: CallForm::Commands, tools }));
+        let model = LocalModel::new(&roomy(), REMEMBERED).unwrap();
+        let constrained = |seed| {
+            let sampling = Sampling { temperature: 1.0, max_tokens: 200, calls: calls.clone(), ..Sampling::default() };
+            ChatRequest { sampling, ..request("food", seed) }
+        };
+        let mut made = 0;
+        for reply in ask(&model, (0..40).map(constrained).collect()) {
+            let text = reply.unwrap().text;
+            for command in parse(&text) {
+                let Command::Call { api, arguments } = command else {
+                    assert!(!matches!(command, Command::Malformed(_)), "{text}");
+                    continue;
+                };
+                made += 1;
+                let known: Vec<&str> = parameter_names(&api).collect();
+                assert!(tool(&api).is_some(), "{text}");
+                let arguments = arguments.as_object().unwrap();
+                assert!(
+                    arguments.iter().all(|(name, value)| known.contains(&name.as_str()) && value.is_string()),
+                    "{text}"
+                );
+            }
+        }
+        assert!(made > 10, "{made}");
     }
 }

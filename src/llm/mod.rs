@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chat::{Chat, Message, ToolCall};
+use crate::model::grammar::calls::CallFormat;
 use crate::net::gate::OverBudget;
 
 /// How tokens are drawn.
@@ -36,6 +37,8 @@ pub struct Sampling {
     pub max_tokens: usize,
     /// Texts that end a reply; they are not part of it.
     pub stop: Vec<String>,
+    /// What a model of our own must keep to where it calls tools; a served one is not told.
+    pub calls: Option<Arc<CallFormat>>,
 }
 
 impl Default for Sampling {
@@ -49,6 +52,7 @@ impl Default for Sampling {
             repetition_penalty: 1.0,
             max_tokens: 256,
             stop: Vec::new(),
+            calls: None,
         }
     }
 }

@@ -434,6 +434,7 @@ mod tests {
                 repetition_penalty: row.repetition_penalty,
                 max_tokens: row.max_tokens as usize,
                 stop: row.stop.clone(),
+                calls: None,
             },
             seed: row.seed,
         }

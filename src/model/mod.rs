@@ -13,6 +13,7 @@ pub mod device;
 pub mod executor;
 pub mod export;
 pub mod gguf;
+pub mod grammar;
 pub mod inspect;
 pub mod layer;
 pub mod linear;

@@ -176,6 +176,13 @@ impl Tokenizer {
         self.0.inner.token_to_id(&marks::wrapped(text)).or_else(|| self.0.inner.token_to_id(text))
     }
 
+    /// Every token as the vocabulary writes it, with its id, in the order of the ids.
+    pub fn vocabulary(&self) -> Vec<(String, u32)> {
+        let mut all: Vec<(String, u32)> = self.0.inner.get_vocab(true).into_iter().collect();
+        all.sort_by_key(|(_, id)| *id);
+        all
+    }
+
     /// The tokens of a text; what looks like a special token is text like any other.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.ids(&self.0.marks.plain(text))

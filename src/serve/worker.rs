@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::model::Bundle;
 use crate::model::executor::{self, ExecutorError};
 use crate::model::reply::ReplyWriter;
 use crate::model::sample::{Draw, Drawn};
-use crate::model::scheduler::{Request, Scheduler, Sink, Ticket};
+use crate::model::scheduler::{Counters, Request, Scheduler, Sink, Ticket};
 use crate::model::tokenizer::Tokenizer;
 
 /// Why a model cannot be served.
@@ -39,7 +39,14 @@ pub struct Worker {
     jobs: Sender<Job>,
     numbers: AtomicU64,
     seeds: RandomState,
-    running: Arc<AtomicU64>,
+    status: Arc<Mutex<Status>>,
+}
+
+/// How the thread is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Status {
+    running: usize,
+    counters: Counters,
 }
 
 /// What a client asked for.
@@ -141,9 +148,9 @@ impl Worker {
         let scheduler = Scheduler::new(executor::of(&bundle.decoder, bytes)?).at_most(most);
         let layout = scheduler.layout();
         let (jobs, queue) = mpsc::channel();
-        let running = Arc::new(AtomicU64::new(0));
-        let (tokenizer, counter) = (bundle.tokenizer.clone(), running.clone());
-        let work = move || work(scheduler, &queue, &tokenizer, &counter);
+        let status = Arc::new(Mutex::new(Status::default()));
+        let (tokenizer, told) = (bundle.tokenizer.clone(), status.clone());
+        let work = move || work(scheduler, &queue, &tokenizer, &told);
         thread::Builder::new().name("model".to_owned()).spawn(work).map_err(ServeError::Thread)?;
         Ok(Self {
             name: name.to_owned(),
@@ -153,7 +160,7 @@ impl Worker {
             jobs,
             numbers: AtomicU64::new(0),
             seeds: RandomState::new(),
-            running,
+            status,
         })
     }
 
@@ -179,9 +186,18 @@ impl Worker {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How the server is.
+    /// How the server is, and what it has computed.
     pub(super) fn health(&self) -> Value {
-        json!({"status": "ok", "model": self.name, "running": self.running.load(Ordering::Relaxed)})
+        let Status { running, counters } = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        json!({
+            "status": "ok",
+            "model": self.name,
+            "running": running,
+            "prompt_tokens": counters.prompt,
+            "reused_tokens": counters.reused,
+            "generated_tokens": counters.generated,
+            "steps": counters.steps,
+        })
     }
 
     /// Queues all choices of a request. Where it names no seed, one is drawn; the first choice has the seed itself.
@@ -218,7 +234,7 @@ impl Worker {
 }
 
 /// Computes until nobody can ask any more.
-fn work(mut scheduler: Scheduler, queue: &Receiver<Job>, tokenizer: &Tokenizer, running: &AtomicU64) {
+fn work(mut scheduler: Scheduler, queue: &Receiver<Job>, tokenizer: &Tokenizer, status: &Mutex<Status>) {
     let mut replies = Replies { tokenizer, waiting: BTreeMap::new() };
     loop {
         loop {
@@ -247,7 +263,8 @@ fn work(mut scheduler: Scheduler, queue: &Receiver<Job>, tokenizer: &Tokenizer, 
                 let _ = reply.events.send(Err(Wrong::failed(error.to_string())));
             }
         }
-        running.store(replies.waiting.len() as u64, Ordering::Relaxed);
+        *status.lock().unwrap_or_else(PoisonError::into_inner) =
+            Status { running: replies.waiting.len(), counters: scheduler.counters() };
     }
 }
 

@@ -23,9 +23,10 @@ use crate::dialogue::user_guide::GuideUser;
 use crate::dialogue::world::World;
 use crate::engine::port::{Folder, Port};
 use crate::engine::stage::Context;
-use crate::llm::ChatModel;
 use crate::llm::local::{LocalModel, REMEMBERED};
+use crate::llm::{ChatModel, Sampling};
 use crate::model::bundle::{self, Bundle};
+use crate::model::grammar::calls::{CallForm, CallFormat};
 
 /// The dialogues that the tasks were made of, for users that follow them.
 pub const SOURCES: Port<Source> = Port::new("sources");
@@ -89,7 +90,7 @@ pub fn casting<'c>(
     let agent = ChatAgent {
         model: model.clone(),
         system: prompt::system_message(context, agent.template())?.map(Arc::new),
-        sampling: agent.sampling(),
+        sampling: Sampling { calls: calls(agent, world), ..agent.sampling() },
         seed: agent.seed,
         tries: agent.tries,
         style: match agent.style {
@@ -98,6 +99,15 @@ pub fn casting<'c>(
         },
     };
     Ok(Casting { cast: Cast { user, agent }, models: vec![model], served, local })
+}
+
+/// What a constrained policy's calls must keep to.
+fn calls(agent: &Agent, world: &World) -> Option<Arc<CallFormat>> {
+    let form = match agent.style {
+        AgentStyle::React => CallForm::Commands,
+        AgentStyle::Tools => CallForm::Hermes,
+    };
+    agent.constrained.then(|| Arc::new(CallFormat { form, tools: schemas(world) }))
 }
 
 fn sources(context: &Context) -> anyhow::Result<Sources> {

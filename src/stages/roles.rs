@@ -80,6 +80,10 @@ pub struct Agent {
     /// Texts that end a reply and are no part of it; `[APIRETURN]` keeps a model of style `react` from inventing answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// Let a policy write nothing but whole commands whose calls can be read and name tools and parameters that there are
+    /// (constrained decoding): a small model cannot break the form.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub constrained: bool,
     /// The seed that every reply is asked for with, as the reference's 42; where absent each reply has one of its own, derived
     /// from the stage's seed, the dialogue and its place there. Then siblings in a tree differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +198,7 @@ impl Default for Agent {
             repetition_penalty: one(),
             max_tokens: reply_tokens(),
             stop: Vec::new(),
+            constrained: false,
             seed: None,
             tries: three(),
             logprobs: false,
@@ -236,6 +241,8 @@ impl Agent {
         wrong("stop", "must not hold an empty text", self.stop.iter().any(String::is_empty));
         let served = self.kind == AgentKind::Served;
         wrong("model", "must name a served model", served && self.model.is_none());
+        let policy = self.kind == AgentKind::Policy;
+        wrong("constrained", "is for policies: what others write is not ours to choose", self.constrained && !policy);
         wrong("logprobs", "are given by served models only", self.logprobs && !served);
         wrong("replay", "is for served models: calls of others are not recorded", self.replay.is_some() && !served);
         wrong(
@@ -268,6 +275,7 @@ impl Agent {
             repetition_penalty: self.repetition_penalty,
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
+            calls: None,
         }
     }
 }

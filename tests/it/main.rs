@@ -23,6 +23,7 @@ mod project;
 mod replay;
 mod rows;
 mod running;
+mod serve;
 mod served;
 mod server;
 mod training;
