@@ -162,6 +162,10 @@ pub fn open(base: Decoder, settings: LearnerSettings) -> Result<Box<dyn Learner>
     if on_cpu(&device(&base)) {
         return Ok(Box::new(HostLearner::new(base, settings)?));
     }
+    if settings.checkpointing {
+        let message = "this device computes nothing twice; set `gradient_checkpointing: false`";
+        return Err(TrainError::Unsupported(message.to_owned()));
+    }
     Ok(Box::new(PlainLearner::new(base, settings)?))
 }
 
