@@ -338,19 +338,14 @@ fn unmix(shape: &Shape, given: Given, task: Task, [to_q, to_k, to_v]: [Shared; 3
             let token = task.start + query;
             block.scores(shape, given.inputs.q, token, head, &keys, &mut lines);
             block.scores(shape, given.slope, token, head, &values, &mut slopes);
-            for row in 0..block.rows {
-                let place = (token + row) * features + head * shape.head;
-                let delta = dot(&given.out[place..place + shape.head], &given.slope[place..place + shape.head]);
+            let mut deltas = [0.0; QUERIES];
+            let place = token * features + head * shape.head;
+            dots(&mut deltas[..block.rows], &given.out[place..], &given.slope[place..], shape.head, features);
+            for (row, delta) in deltas[..block.rows].iter().enumerate() {
                 let line = row * block.width..row * block.width + block.keys;
                 let log_sum = given.sums[head * given.tokens + token + row];
-                unweigh(
-                    &mut lines[line.clone()],
-                    &mut slopes[line],
-                    block.seen(shape, row),
-                    shape.scale,
-                    log_sum,
-                    delta,
-                );
+                let (line, slopes) = (&mut lines[line.clone()], &mut slopes[line]);
+                unweigh(line, slopes, block.seen(shape, row), shape.scale, log_sum, *delta);
             }
             let key = task.start + block.key;
             let rows = &mut rows[..packed_len(block.rows, shape.head)];
@@ -372,16 +367,23 @@ fn unmix(shape: &Shape, given: Given, task: Task, [to_q, to_k, to_v]: [Shared; 3
 }
 
 leveled! {
-    fn dot(left: &[f32], right: &[f32]) -> f32 {
-        let mut sums = [0.0_f32; 16];
-        let (lefts, rights) = (left.chunks_exact(16), right.chunks_exact(16));
-        let rest: f32 = lefts.remainder().iter().zip(rights.remainder()).map(|(left, right)| left * right).sum();
-        for (left, right) in lefts.zip(rights) {
-            for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-                *sum = left.mul_add(*right, *sum);
+    /// `dots[row] = left[row] . right[row]` for rows of `size` numbers that begin `width` apart.
+    fn dots(dots: &mut [f32], left: &[f32], right: &[f32], size: usize, width: usize) {
+        for (row, dot) in dots.iter_mut().enumerate() {
+            let (left, right) = (&left[row * width..][..size], &right[row * width..][..size]);
+            let mut sums = [0.0_f32; 16];
+            let (lefts, rights) = (left.chunks_exact(16), right.chunks_exact(16));
+            let mut sum = 0.0;
+            for (left, right) in lefts.remainder().iter().zip(rights.remainder()) {
+                sum = left.mul_add(*right, sum);
             }
+            for (left, right) in lefts.zip(rights) {
+                for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+                    *sum = left.mul_add(*right, *sum);
+                }
+            }
+            *dot = sum + sums.iter().sum::<f32>();
         }
-        rest + sums.iter().sum::<f32>()
     }
 }
 

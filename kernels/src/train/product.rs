@@ -97,8 +97,9 @@ fn pack_columns(panel: &mut [f32], from: View, first: usize, count: usize, wide:
     for (block, lines) in panel.chunks_mut(SQUARE * wide).enumerate() {
         for column in 0..count {
             let start = (first + column) * from.column + block * SQUARE * from.row;
-            for (row, line) in lines.chunks_exact_mut(wide).enumerate() {
-                line[column] = from.data[start + row * from.row];
+            let numbers = from.data[start..].iter().step_by(from.row.max(1));
+            for (place, number) in lines[column..].iter_mut().step_by(wide).zip(numbers) {
+                *place = *number;
             }
         }
         lines.chunks_exact_mut(wide).for_each(|line| line[count..].fill(0.0));

@@ -15,8 +15,14 @@ leveled! {
                 *most = if *value <= *most { *most } else { *value };
             }
         }
-        let all = lanes.iter().chain(blocks.remainder());
-        all.fold(f32::NEG_INFINITY, |most, value| if *value <= most || most.is_nan() { most } else { *value })
+        let mut most = f32::NEG_INFINITY;
+        for value in lanes {
+            most = if value <= most || most.is_nan() { most } else { value };
+        }
+        for value in blocks.remainder() {
+            most = if *value <= most || most.is_nan() { most } else { *value };
+        }
+        most
     }
 }
 

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use thresh_kernels::train::elements::add;
 use thresh_kernels::train::norm;
-use thresh_kernels::train::product::{Into, Size, View, multiply, pack, packed_len};
+use thresh_kernels::train::product::{Into, Size, View, multiply};
 use thresh_kernels::train::vocabulary::{log_softmax_back, log_sum_exp};
 
 use super::layer::Pass;
@@ -168,8 +168,7 @@ impl Head {
         let inner = self.sums.len();
         match pass.weights.head {
             Some(head) => {
-                self.scratch.resize(packed_len(inner, count), 0.0);
-                pack(&mut self.scratch, View::rows(slopes, count), inner, count);
+                pack_whole(&mut self.scratch, View::rows(slopes, count), inner, count);
                 let (normed, panels) = (&self.normed, &self.scratch);
                 all[head].par_chunks_mut(ROWS / 2 * vocab).enumerate().for_each(|(block, rows)| {
                     let size = Size { rows: rows.len() / vocab, inner, columns: count };
