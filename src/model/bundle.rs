@@ -1,18 +1,24 @@
-//! A model as a folder: `config.json`, `model.safetensors`, and the files that concern text, byte for byte as they came
-//! ([`super::tokenizer::TextFiles`]). The files are those that Hugging Face's libraries read.
+//! A model with everything that it needs to chat, and the folder that it lies in: `config.json`, `model.safetensors`, the files
+//! that concern text, byte for byte as they came ([`super::tokenizer::TextFiles`]), and an adapter in `adapter/` where one was kept
+//! apart. The files are those that Hugging Face's libraries read.
 
 use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::config::{ConfigError, ModelConfig};
+use super::checkpoint::{Checkpoint, CheckpointError};
 use super::decoder::Decoder;
+use super::peft::{self, ADAPTER_CONFIG, PeftAdapter, PeftError};
+use super::tokenizer::gguf::Vocabulary;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::{self, WeightsError};
 use crate::fs;
 
 /// The format of the folder, as ports name it.
 pub const FORMAT: &str = "model.bundle/v1";
+
+/// The folder of an adapter beside its base: transformers reads the base, PEFT the adapter.
+pub const ADAPTER: &str = "adapter";
 
 /// A model with everything that it needs to chat.
 #[derive(Clone, Debug)]
@@ -29,13 +35,16 @@ pub enum BundleError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] fs::PathError),
-    /// `config.json` is wrong.
-    #[error("in `{folder}`: {source}")]
-    Config { folder: String, source: ConfigError },
-    /// `model.safetensors` is wrong.
+    /// `config.json` or the weights are wrong, or there is no model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The weights are wrong.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// `tokenizer.json` is wrong.
+    /// The adapter is wrong.
+    #[error(transparent)]
+    Adapter(#[from] PeftError),
+    /// The tokenizer is wrong.
     #[error("in `{folder}`: {source}")]
     Tokenizer { folder: String, source: TokenizerError },
     /// The tokenizer has tokens that the model does not know.
@@ -44,33 +53,62 @@ pub enum BundleError {
 }
 
 impl Bundle {
-    /// Reads a folder, the weights onto the device.
-    pub fn load(folder: &Path, device: &Device) -> Result<Self, BundleError> {
-        let name = || folder.display().to_string();
-        let config = ModelConfig::parse(&fs::read_to_string(folder.join("config.json"))?)
-            .map_err(|source| BundleError::Config { folder: name(), source })?;
-        let tokenizer = Tokenizer::load(folder).map_err(|source| BundleError::Tokenizer { folder: name(), source })?;
-        let (tokens, vocab_size) = (tokenizer.text_size(), config.vocab_size);
-        if tokens > vocab_size {
-            return Err(BundleError::Vocabulary { folder: name(), tokens, vocab_size });
-        }
-        let decoder = weights::load(&config, &folder.join("model.safetensors"), device)?;
+    /// Reads a model, the weights onto the device: a bundle, a folder as Hugging Face's libraries write them, or a GGUF file.
+    ///
+    /// # Errors
+    /// When there is no model, it is damaged, it lacks a tokenizer, or we would compute it wrongly.
+    pub fn load(path: &Path, device: &Device) -> Result<Self, BundleError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let tokenizer = Self::tokenizer(&checkpoint)?;
+        let decoder = checkpoint.decoder(device)?;
+        let adapter = path.join(ADAPTER);
+        let decoder = if adapter.join(ADAPTER_CONFIG).is_file() {
+            PeftAdapter::open(&adapter)?.attach(&decoder)?
+        } else {
+            decoder
+        };
         Ok(Self { decoder, tokenizer })
     }
 
-    /// Writes the folder's files; the same bundle always gives the same bytes.
+    /// The tokenizer of an opened model.
+    ///
+    /// # Errors
+    /// When it is missing or wrong, or does not belong to the model.
+    pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, BundleError> {
+        let folder = || checkpoint.path().display().to_string();
+        let read = match checkpoint.gguf() {
+            Some(gguf) => Vocabulary::of(gguf).files().and_then(|files| Tokenizer::new(files, &[])),
+            None => Tokenizer::load(checkpoint.path()),
+        };
+        let tokenizer = read.map_err(|source| BundleError::Tokenizer { folder: folder(), source })?;
+        let (tokens, vocab_size) = (tokenizer.text_size(), checkpoint.config().vocab_size);
+        if tokens > vocab_size {
+            return Err(BundleError::Vocabulary { folder: folder(), tokens, vocab_size });
+        }
+        Ok(tokenizer)
+    }
+
+    /// Writes the folder's files; the same bundle always gives the same bytes. Adapters stay apart.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), BundleError> {
         fs::create_dir_all(folder)?;
         self.tokenizer.save(folder)?;
         fs::write_whole(folder.join("config.json"), self.decoder.config().to_json().as_bytes())?;
-        weights::save(&self.decoder, &folder.join("model.safetensors"))?;
-        Ok(())
+        let weights = folder.join("model.safetensors");
+        if self.decoder.lora().is_none() {
+            return Ok(weights::save(&self.decoder, &weights)?);
+        }
+        weights::save(&self.decoder.without_adapters(), &weights)?;
+        Ok(peft::save(&self.decoder, &folder.join(ADAPTER), None)?)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::model::ModelConfig;
     use crate::model::config::tests::tiny;
     use crate::model::tokenizer::tests::small;
 
@@ -111,6 +149,28 @@ pub(crate) mod tests {
         assert!(error.ends_with(&format!("the tokenizer has {tokens} tokens, the model knows 20")), "{error}");
         fs::remove_file(folder.path().join("config.json")).unwrap();
         let error = Bundle::load(folder.path(), &Device::flex()).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read `") && error.contains("config.json"), "{error}");
+        assert!(error.contains("is no model: expected a folder with `config.json`"), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_is_kept_beside_its_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = untrained();
+        let lora = crate::model::lora::LoraConfig {
+            rank: 2,
+            alpha: 4.0,
+            rank_stabilised: false,
+            dropout: 0.0,
+            targets: vec!["q_proj".to_owned()],
+        };
+        let bundle = Bundle { decoder: plain.decoder.adapt(&lora, 7).unwrap(), ..plain.clone() };
+        bundle.save(folder.path()).unwrap();
+        let again = Bundle::load(folder.path(), &Device::flex()).unwrap();
+        assert_eq!(again.decoder.lora().unwrap().rank, 2);
+        let second = tempfile::tempdir().unwrap();
+        plain.save(second.path()).unwrap();
+        let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+        assert_eq!(weights(folder.path()), weights(second.path()));
+        assert!(fs::read(folder.path().join("adapter/adapter_model.safetensors")).is_ok());
     }
 }

@@ -32,6 +32,8 @@ pub mod weights;
 
 #[cfg(test)]
 mod parity_tests;
+#[cfg(test)]
+mod smollm2_tests;
 
 pub use bundle::Bundle;
 pub use config::{ConfigError, ModelConfig};

@@ -22,6 +22,9 @@ use self::marks::{Filled, Marks};
 use super::template::{ChatTemplate, TemplateError};
 use crate::fs;
 
+/// The format of a folder that holds a tokenizer alone, as ports name it.
+pub const FORMAT: &str = "model.tokenizer/v1";
+
 /// Why there is no tokenizer, or why it refuses a text.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {

@@ -12,9 +12,12 @@ pub mod eval_compare;
 pub mod eval_toolwoz;
 pub mod josh_harvest;
 pub mod josh_import;
+pub mod model_import;
 pub mod model_init;
+pub mod model_merge;
 pub mod multiwoz_synthesize;
 pub mod multiwoz_transcribe;
+pub mod tokenizer_train;
 pub mod toolwoz_convert;
 pub mod toolwoz_replay;
 pub mod train_dpo;
@@ -95,7 +98,10 @@ pub static KINDS: &[Kind] = &[
     compatible::<data_sft::DataSft>(),
     compatible::<data_kto::DataKto>(),
     kind::<data_pairs::DataPairs>(),
+    kind::<model_import::ModelImport>(),
+    kind::<tokenizer_train::TokenizerTrain>(),
     kind::<model_init::ModelInit>(),
+    kind::<model_merge::ModelMerge>(),
     kind::<train_sft::TrainSft>(),
     kind::<train_kto::TrainKto>(),
     kind::<train_dpo::TrainDpo>(),

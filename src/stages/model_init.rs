@@ -3,28 +3,34 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tokenizer_train::{check_size, learnt};
 use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Problem, Stage};
 use crate::examples::SftExample;
 use crate::model::bundle::{self, Bundle};
-use crate::model::config::{ModelConfig, TokenIds};
+use crate::model::config::{Family, ModelConfig, TokenIds};
 use crate::model::decoder::Decoder;
 use crate::model::device::device;
-use crate::model::tokenizer::{MIN_VOCABULARY, SPECIAL, Tokenizer};
+use crate::model::tokenizer::{self, SPECIAL, Tokenizer};
 
 const EXAMPLES: Port<SftExample> = Port::new("examples");
+const TOKENIZER: Folder = Folder::new("tokenizer", tokenizer::FORMAT);
 const MODEL: Folder = Folder::new("model", bundle::FORMAT);
 
-/// Makes a new, untrained model: a decoder of the Llama family with random weights, and a tokenizer learnt from the texts
-/// of the examples.
+/// Makes a new, untrained model: a decoder with random weights, and a tokenizer, either one that `tokenizer.train` made or one
+/// learnt here from the texts of the examples.
 ///
-/// The vocabulary holds at most `vocab_size` tokens; fewer where the examples have too few frequent words.
+/// The vocabulary of a tokenizer that is learnt here holds at most `vocab_size` tokens; fewer where the examples have too few
+/// frequent words.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelInit {
-    /// The most tokens that the vocabulary may hold.
+    /// The most tokens that the vocabulary may hold, where the tokenizer is learnt here.
     #[serde(default = "vocab_size")]
     pub vocab_size: usize,
+    /// Which computation: that of Llama, of Qwen 2 (biases at queries, keys and values) or of Qwen 3 (normed queries and keys).
+    #[serde(default)]
+    pub family: Shape,
     /// The size of a token's vector.
     #[serde(default = "hidden_size")]
     pub hidden_size: usize,
@@ -38,6 +44,9 @@ pub struct ModelInit {
     /// copy from the prompt more slowly with them.
     #[serde(default = "kv_heads")]
     pub kv_heads: usize,
+    /// The size of a head, even; where absent, `hidden_size` divided by `heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
     /// The base of the rotary position embedding: about the length of the longest chat. A larger one, made for long
     /// contexts, leaves a small model less to tell neighbouring words by.
     #[serde(default = "rope_theta")]
@@ -48,8 +57,37 @@ pub struct ModelInit {
     /// The longest chat, in tokens.
     #[serde(default = "context")]
     pub context: usize,
+    /// Whether the output head is the embedding turned round, which saves a small model most of its weights.
+    #[serde(default = "tie")]
+    pub tie: bool,
+    /// What keeps the root mean square of norms from zero.
+    #[serde(default = "norm_epsilon")]
+    pub norm_epsilon: f64,
     /// The seed of the weights.
     pub seed: u64,
+}
+
+/// The families that a model from scratch may be of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// Llama.
+    #[default]
+    Llama,
+    /// Qwen 2 and 2.5.
+    Qwen2,
+    /// Qwen 3.
+    Qwen3,
+}
+
+impl Shape {
+    fn family(self) -> Family {
+        match self {
+            Self::Llama => Family::Llama,
+            Self::Qwen2 => Family::Qwen2,
+            Self::Qwen3 => Family::Qwen3,
+        }
+    }
 }
 
 fn vocab_size() -> usize {
@@ -84,20 +122,55 @@ fn context() -> usize {
     768
 }
 
+fn tie() -> bool {
+    true
+}
+
+fn norm_epsilon() -> f64 {
+    1e-5
+}
+
 impl ModelInit {
-    fn config(&self, vocab_size: usize) -> ModelConfig {
+    fn config(&self, tokenizer: &Tokenizer) -> ModelConfig {
+        let family = self.family.family();
         ModelConfig {
+            architectures: vec![family.class().to_owned()],
+            model_type: family.model_type().to_owned(),
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
             num_hidden_layers: self.layers,
             num_attention_heads: self.heads,
             num_key_value_heads: Some(self.kv_heads),
-            vocab_size,
+            head_dim: self.head_dim,
+            vocab_size: tokenizer.vocab_size(),
             max_position_embeddings: self.context,
             rope_theta: self.rope_theta,
-            tie_word_embeddings: true,
+            rms_norm_eps: self.norm_epsilon,
+            tie_word_embeddings: self.tie,
+            eos_token_id: tokenizer.token(SPECIAL[1]).map(TokenIds::One),
+            pad_token_id: Some(tokenizer.pad()),
             ..ModelConfig::default()
         }
+    }
+
+    fn check_numbers(&self) -> Vec<Problem> {
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("layers", self.layers),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("head_dim", self.head_dim.unwrap_or(2)),
+            ("intermediate_size", self.intermediate_size),
+            ("context", self.context),
+        ];
+        let zero = positive.iter().filter(|(_, value)| *value == 0);
+        let mut problems: Vec<Problem> = zero.map(|(name, _)| Problem::new(*name, "must be at least 1")).collect();
+        for (name, value) in [("rope_theta", self.rope_theta), ("norm_epsilon", self.norm_epsilon)] {
+            if !(value.is_finite() && value > 0.0) {
+                problems.push(Problem::new(name, "must be a positive number"));
+            }
+        }
+        problems
     }
 }
 
@@ -112,7 +185,7 @@ base:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        vec![EXAMPLES.one()]
+        vec![EXAMPLES.optional(), TOKENIZER.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -120,45 +193,43 @@ base:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if self.vocab_size < MIN_VOCABULARY {
-            problems.push(Problem::new("vocab_size", format!("must be at least {MIN_VOCABULARY}")));
+        let mut problems: Vec<Problem> = check_size(self.vocab_size).into_iter().collect();
+        problems.extend(self.check_numbers());
+        if !problems.is_empty() {
+            return problems;
         }
-        let positive = [
-            ("hidden_size", self.hidden_size),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("context", self.context),
-        ];
-        let zero = positive.iter().filter(|(_, value)| *value == 0);
-        problems.extend(zero.map(|(name, _)| Problem::new(*name, "must be at least 1")));
-        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            problems.push(Problem::new("rope_theta", "must be a positive number"));
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(2 * self.heads) {
+            let message = format!("must be a multiple of twice `heads`, {}", 2 * self.heads);
+            problems.push(Problem::new("hidden_size", message));
         }
-        if problems.is_empty() {
-            if !self.hidden_size.is_multiple_of(2 * self.heads) {
-                let message = format!("must be a multiple of twice `heads`, {}", 2 * self.heads);
-                problems.push(Problem::new("hidden_size", message));
-            }
-            if !self.heads.is_multiple_of(self.kv_heads) {
-                problems.push(Problem::new("kv_heads", format!("must divide `heads`, {}", self.heads)));
-            }
+        if self.head_dim.is_some_and(|size| !size.is_multiple_of(2)) {
+            problems.push(Problem::new("head_dim", "must be even"));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            problems.push(Problem::new("kv_heads", format!("must divide `heads`, {}", self.heads)));
         }
         problems
     }
 
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        let of_both = [EXAMPLES.name, TOKENIZER.name].map(|name| connected.contains(&name));
+        let message = match of_both {
+            [false, false] => "needs a tokenizer: connect input `tokenizer`, or `examples` to learn one from",
+            [true, true] => {
+                "has a say only where the tokenizer is learnt here: connect `tokenizer` or `examples`, not both"
+            }
+            _ => return Vec::new(),
+        };
+        vec![Problem::new("vocab_size", message)]
+    }
+
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let examples = context.read(&EXAMPLES)?;
-        // A text that stands in many examples, such as the instructions, is learnt from once for each.
-        let texts = examples.iter().flat_map(|example| &example.messages).map(|message| message.content.as_str());
-        let tokenizer = Tokenizer::train(texts, self.vocab_size)?;
-        let mut config = self.config(tokenizer.vocab_size());
-        config.eos_token_id = tokenizer.token(SPECIAL[1]).map(TokenIds::One);
-        config.pad_token_id = Some(tokenizer.pad());
+        let tokenizer = match context.optional_input(TOKENIZER.name) {
+            Some(folder) => Tokenizer::load(folder)?,
+            None => learnt(&context.read(&EXAMPLES)?, self.vocab_size)?,
+        };
         let device = device(context.profile.device())?;
-        let decoder = Decoder::init(&config, self.seed, &device)?;
+        let decoder = Decoder::init(&self.config(&tokenizer), self.seed, &device)?;
         context.figure("tokens in the vocabulary", tokenizer.vocab_size() as f64);
         context.figure("parameters", decoder.parameters() as f64);
         Bundle { decoder, tokenizer }.save(&context.folder(&MODEL)?)?;
@@ -205,6 +276,24 @@ mod tests {
             let other = model(1).join(file.file_name().unwrap());
             assert_eq!(crate::fs::read(&file).unwrap(), crate::fs::read(other).unwrap(), "{}", file.display());
         }
+    }
+
+    #[test]
+    fn takes_a_tokenizer_and_any_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = crate::model::tokenizer::tests::small();
+        tokenizer.save(&folder.path().join("words")).unwrap();
+        let inputs = vec![Input { name: "tokenizer".to_owned(), path: folder.path().join("words") }];
+        let context = Context::below(folder.path(), inputs, Arc::new(NoSettings));
+        let changes = serde_json::json!({"family": "qwen3", "head_dim": 6, "heads": 3, "kv_heads": 1, "tie": false});
+        stage(changes).run(&context).unwrap();
+        let loaded = Bundle::load(&folder.path().join("out/model"), &device("cpu").unwrap()).unwrap();
+        assert_eq!(loaded.tokenizer.files(), tokenizer.files());
+        let architecture = loaded.decoder.architecture();
+        assert_eq!((architecture.head, architecture.kv_heads, architecture.tied), (6, 1, false));
+        assert!(architecture.qk_norm);
+        let wrong = |connected: &[&str]| stage(serde_json::json!({})).check_inputs(connected).len();
+        assert_eq!([&["examples"][..], &["tokenizer"], &[], &["examples", "tokenizer"]].map(wrong), [0, 0, 1, 1]);
     }
 
     #[test]

@@ -22,6 +22,13 @@ struct Golden {
 fn project() -> Project {
     let project = Project::new();
     project.write("scripts/score.py", "print(1)\n");
+    for file in [
+        "models/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "adapters/friendly/adapter_config.json",
+        "adapters/friendly/adapter_model.safetensors",
+    ] {
+        project.write(file, file);
+    }
     let origin = "name = \"toolwoz\"\nlicence = \"none\"\norigin = \"nowhere\"\ndescription = \"nothing\"\n";
     let source = "[[source]]\npath = \"datasets/a.json\"\n";
     let sha256 = "5".repeat(64);

@@ -35,7 +35,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn allowed(module: &str) -> BTreeSet<&'static str> {
     let lists: &[&[&str]] = match module {
         "main" | "lib" => return BTreeSet::from(["cli", "server"]),
-        "cli" => &[&["report", "config", "stages", "engine", "eval", "model", "serve"], BASE],
+        "cli" => &[&["report", "config", "stages", "engine", "eval", "llm", "model", "serve"], BASE],
         "serve" => &[&["model"], BASE],
         "report" => &[&["engine", "eval"], BASE],
         "config" => &[&["stages", "engine"], BASE],

@@ -3,6 +3,7 @@
 mod agents;
 mod authors;
 mod bad;
+mod chat;
 mod compat;
 mod doctor;
 mod engine;

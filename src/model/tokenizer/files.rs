@@ -29,6 +29,11 @@ const NAMES: [&str; 10] = [
 pub struct TextFiles(BTreeMap<String, Arc<[u8]>>);
 
 impl TextFiles {
+    /// Whether a file of this name is one.
+    pub fn is_one(name: &str) -> bool {
+        NAMES.contains(&name)
+    }
+
     /// Reads those that a folder has.
     pub fn load(folder: &Path) -> Result<Self, fs::PathError> {
         let mut files = BTreeMap::new();
