@@ -183,6 +183,7 @@ fn request(args: &ChatArgs, messages: &[Message], seed: u64) -> ChatRequest {
         repetition_penalty: args.repetition_penalty,
         max_tokens: args.max_tokens,
         stop: Vec::new(),
+        calls: None,
     };
     ChatRequest { system: None, chat: messages.iter().cloned().collect(), tools: None, sampling, seed }
 }
