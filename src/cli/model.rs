@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Outcome, say};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, next_logits};
-use crate::model::device::device;
+use crate::model::device::{Place, device};
 use crate::model::numbers::Format;
 use crate::model::peft::PeftAdapter;
 use crate::model::{export, inspect};
@@ -52,7 +52,7 @@ struct LogitsArgs {
     /// How many of the largest logits to print otherwise.
     #[arg(long, default_value_t = 10)]
     top: usize,
-    /// Where to compute: `cpu`, `wgpu`, `cuda` or `cuda:N`.
+    /// Where to compute: `cpu` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     device: String,
 }
@@ -116,6 +116,10 @@ fn inspect(args: &InspectArgs) -> Outcome {
 fn logits(args: &LogitsArgs) -> Outcome {
     there(&args.path)?;
     let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+    // The tensors of a model on CUDA lie on the processor, and would be computed there.
+    if *device.place() != Place::Holder {
+        return Err(Failure::Wrong(anyhow!("logits are computed on `cpu` or `wgpu`, not on `{}`", args.device)));
+    }
     let decoder = Checkpoint::open(&args.path)?.decoder(&device)?;
     let logits = next_logits(&decoder, &args.tokens).map_err(|error| match error {
         CheckpointError::Tokens(_) => Failure::Wrong(error.into()),

@@ -1,13 +1,16 @@
 //! Our logits against those of transformers, on tiny models of every family. `tests/record/logits.py` recorded them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use safetensors::tensor::{SafeTensors, TensorView};
 use serde_json::Value;
 
-use super::numbers::transpose;
+use super::numbers::{Format, transpose};
+use super::peft::{ADAPTER_CONFIG, ADAPTER_MODEL, PeftAdapter};
 use super::weights::WeightsError;
-use super::{Decoder, ModelConfig};
+use super::{Decoder, ModelConfig, peft};
 use crate::fs;
 
 /// A recorded model.
@@ -67,13 +70,49 @@ fn fill(name: &str, count: usize) -> Vec<f32> {
 }
 
 fn largest_difference(case: &Case, config: &ModelConfig) -> f32 {
-    let device = Device::flex();
-    let tokens: Vec<i32> = case.tokens.iter().map(|&id| id as i32).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [1, case.tokens.len()]), &device);
-    let found: Vec<f32> = decoder(config, &device).forward(tokens).try_into_vec_as().unwrap();
-    let rows =
-        case.logits.iter().map(|(position, row)| (&found[position * row.len()..(position + 1) * row.len()], row));
+    distance(&decoder(config, &Device::flex()), &case.tokens, &case.logits)
+}
+
+/// The largest difference between a decoder's logits and the recorded ones.
+fn distance(decoder: &Decoder, tokens: &[u32], logits: &[(usize, Vec<f32>)]) -> f32 {
+    let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, tokens.len()]), &Device::flex());
+    let found: Vec<f32> = decoder.forward(ids).try_into_vec_as().unwrap();
+    let rows = logits.iter().map(|(position, row)| (&found[position * row.len()..(position + 1) * row.len()], row));
     rows.flat_map(|(found, row)| found.iter().zip(row)).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+/// An adapter's folder as PEFT wrote it, its numbers by the formula: see `tests/record/adapter.py`.
+#[test]
+fn adapted_logits_are_those_of_peft() {
+    let recorded: Value = crate::golden::read("adapter").remove(0).1;
+    let read = |key: &str| recorded[key].clone();
+    let tensors: BTreeMap<String, Vec<usize>> = serde_json::from_value(read("tensors")).unwrap();
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(name, shape)| Format::F32.encode(&fill(name, shape.iter().product())).unwrap()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape), bytes)| (name, TensorView::new(Format::F32.dtype(), shape.clone(), bytes).unwrap()));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write_whole(folder.path().join(ADAPTER_CONFIG), read("settings").to_string().as_bytes()).unwrap();
+    fs::write_whole(folder.path().join(ADAPTER_MODEL), &safetensors::serialize(views, None).unwrap()).unwrap();
+    let base = cases().into_iter().find(|case| case.name == "llama_biases").unwrap();
+    let positions: Vec<usize> = serde_json::from_value(read("positions")).unwrap();
+    let logits: Vec<Vec<f32>> = serde_json::from_value(read("logits")).unwrap();
+    let logits: Vec<_> = positions.into_iter().zip(logits).collect();
+    let plain = decoder(&base.config, &Device::flex());
+    let adapted = PeftAdapter::open(folder.path()).unwrap().attach(&plain).unwrap();
+    assert!(distance(&plain, &base.tokens, &logits) > 0.1);
+    assert!(distance(&adapted, &base.tokens, &logits) < 1e-5);
+    assert!(distance(&adapted.merged(), &base.tokens, &logits) < 1e-5);
+    // What we write has the names and shapes that PEFT gave.
+    let again = tempfile::tempdir().unwrap();
+    peft::save(&adapted, again.path(), None).unwrap();
+    let file = fs::read(again.path().join(ADAPTER_MODEL)).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let written = file.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec()));
+    assert_eq!(written.collect::<BTreeMap<_, _>>(), tensors);
 }
 
 #[test]

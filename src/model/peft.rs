@@ -68,6 +68,18 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("target_parameters", &["[]"], "none"),
     ("trainable_token_indices", &["[]", "{}"], "none"),
     ("exclude_modules", &["[]"], "none"),
+    // Beginnings that change the base's weights too: such an adapter does not fit the base as it was published.
+    (
+        "init_lora_weights",
+        &["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""],
+        "one that leaves the base as it is",
+    ),
+    ("alora_invocation_tokens", &[], "none"),
+    ("arrow_config", &[], "none"),
+    ("kasa_config", &[], "none"),
+    ("monteclora_config", &[], "none"),
+    ("use_bdlora", &["false"], "`false`"),
+    ("use_qalora", &["false"], "`false`"),
 ];
 
 impl PeftAdapter {
