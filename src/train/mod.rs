@@ -4,7 +4,7 @@
 //! asks for. [`run`] is what they share from step to step: [`plan`] and [`schedule`] (which batches, which learning rate),
 //! [`evaluate`] (held-out examples and the early end), [`checkpoint`] (going on after a kill), [`log`] and [`rows`] (what is
 //! written down of steps and of examples). [`objective`] holds the losses, functions of sequences' log-probabilities on the host;
-//! [`learner`] is the border to the devices behind it.
+//! [`learner`] is the border to the devices behind it: [`host`] computes on processors, [`plain`] on any device that burn knows.
 //!
 //! On the processor the same examples, parameters and base model give the same weights bit for bit, whatever the number of
 //! cores and wherever the training was interrupted. Nothing touches burn's global random numbers, so that several models

@@ -106,6 +106,23 @@ fn pack_columns(panel: &mut [f32], from: View, first: usize, count: usize, wide:
     }
 }
 
+/// `C += A^T B` for a few columns of `A`, from `first` on as many as `C` has rows. `a` has rows of `height` numbers, `b` is laid
+/// out by [`pack`], `c` has rows of `width` numbers, of which the first `columns` are meant.
+///
+/// The columns are copied together first: where rows lie a power of two apart, as they often do, columns fall into few of the
+/// cache's sets, and every stretch of `B` would fetch them from further away again.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn add_transposed(c: &mut [f32], width: usize, a: &[f32], height: usize, first: usize, b: &[f32], columns: usize) {
+    let (inner, rows) = (a.len() / height, c.len().div_ceil(width));
+    let mut strip = vec![0.0; inner * rows];
+    for (strip, line) in strip.chunks_exact_mut(rows).zip(a.chunks_exact(height)) {
+        strip.copy_from_slice(&line[first..first + rows]);
+    }
+    multiply(c, width, View::transposed(&strip, rows), b, Size { rows, inner, columns }, Into::Add);
+}
+
 /// What becomes of the old numbers of `C`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Into {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::attention::{self, Back, Inputs, Shape};
 use super::elements::{Gate, drop_out, gated, gated_back};
 use super::level::Level;
-use super::product::{Into, Size, View, multiply, pack, packed_len, panel};
+use super::product::{Into, Size, View, add_transposed, multiply, pack, packed_len, panel};
 use super::rotary::{Turn, turn};
 use super::update::{Adam, adam, sum_of_squares};
 use super::vocabulary::{log_softmax_back, log_sum_exp};
@@ -110,6 +110,25 @@ fn a_product_may_be_cut_anywhere() {
         }
         let right: Vec<f32> = all.chunks(columns).flat_map(|line| line[panel()..].to_vec()).collect();
         assert_eq!(whole(0..rows, panel()), right);
+    });
+}
+
+#[test]
+fn products_of_transposed_columns_join_what_is_there() {
+    everywhere(|| {
+        let (inner, height, columns, width, first) = (300, 40, 37, 50, 13);
+        let (a, b) = (numbers(1, inner * height), numbers(2, inner * columns));
+        let old = numbers(3, 15 * width - 9);
+        let mut found = old.clone();
+        add_transposed(&mut found, width, &a, height, first, &packed(View::rows(&b, columns), inner, columns), columns);
+        let mut expected: Vec<f64> = old.iter().map(|value| f64::from(*value)).collect();
+        for (row, line) in expected.chunks_mut(width).enumerate() {
+            for (column, value) in line[..columns].iter_mut().enumerate() {
+                let one = |k: usize| f64::from(a[k * height + first + row]) * f64::from(b[k * columns + column]);
+                *value += (0..inner).map(one).sum::<f64>();
+            }
+        }
+        close(&found, &expected, 1e-5);
     });
 }
 

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use thresh_kernels::train::elements::add;
 use thresh_kernels::train::norm;
-use thresh_kernels::train::product::{Into, Size, View, multiply};
+use thresh_kernels::train::product::{Into, Size, View, add_transposed, multiply};
 use thresh_kernels::train::vocabulary::{log_softmax_back, log_sum_exp};
 
 use super::layer::Pass;
@@ -171,9 +171,7 @@ impl Head {
                 pack_whole(&mut self.scratch, View::rows(slopes, count), inner, count);
                 let (normed, panels) = (&self.normed, &self.scratch);
                 all[head].par_chunks_mut(ROWS / 2 * vocab).enumerate().for_each(|(block, rows)| {
-                    let size = Size { rows: rows.len() / vocab, inner, columns: count };
-                    let left = View::transposed(normed, hidden).at(block * ROWS / 2, 0);
-                    multiply(&mut rows[first..], vocab, left, panels, size, Into::Add);
+                    add_transposed(&mut rows[first..], vocab, normed, hidden, block * ROWS / 2, panels, count);
                 });
             }
             None => {
@@ -181,9 +179,7 @@ impl Head {
                 let (panels, gradient) = (&self.scratch, &mut all[pass.weights.embedding]);
                 let rows = &mut gradient[first * hidden..(first + count) * hidden];
                 rows.par_chunks_mut(ROWS * hidden).enumerate().for_each(|(block, rows)| {
-                    let size = Size { rows: rows.len() / hidden, inner, columns: hidden };
-                    let left = View::transposed(slopes, count).at(block * ROWS, 0);
-                    multiply(rows, hidden, left, panels, size, Into::Add);
+                    add_transposed(rows, hidden, slopes, count, block * ROWS, panels, hidden);
                 });
             }
         }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use thresh_kernels::train::elements::{add, add_rows, add_to_rows, drop_out, scale};
-use thresh_kernels::train::product::{Into, Size, View, multiply, pack, packed_len, panel};
+use thresh_kernels::train::product::{Into, Size, View, add_transposed, multiply, pack, packed_len, panel};
 
 use super::weights::{Map, Weights};
 
@@ -202,9 +202,8 @@ pub(super) fn outer(
     }
     let inner = left.len() / height;
     pack_whole(scratch, View::rows(right, width), inner, width);
-    gradient.par_chunks_mut(GRADIENT_ROWS * width).enumerate().for_each(|(index, rows)| {
-        let left = View::transposed(left, height).at(index * GRADIENT_ROWS, 0);
-        let size = Size { rows: rows.len() / width, inner, columns: width };
-        multiply(rows, width, left, scratch, size, Into::Add);
-    });
+    gradient
+        .par_chunks_mut(GRADIENT_ROWS * width)
+        .enumerate()
+        .for_each(|(index, rows)| add_transposed(rows, width, left, height, index * GRADIENT_ROWS, scratch, width));
 }
