@@ -93,67 +93,19 @@ impl Decoder {
         mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
         mut vector: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
     ) -> Result<Self, E> {
-        let (hidden, inner) = (shape.hidden, shape.inner);
-        let (queries, keys) = (shape.heads * shape.head, shape.features());
-        let mut matrix = |name: String, shape| matrix(&name, shape);
-        let mut vector = |name: String, size| Ok(Param::from_tensor(vector(&name, size)?));
-        let (epsilon, unit_offset) = (shape.epsilon, shape.unit_offset);
-        let embed_tokens = Param::from_tensor(matrix("model.embed_tokens.weight".to_owned(), [shape.vocab, hidden])?);
-        let mut layers = Vec::with_capacity(shape.layers.len());
-        for index in 0..shape.layers.len() {
-            let name = |part: &str, kind: &str| format!("model.layers.{index}.{part}.{kind}");
-            let mut linear = |part: &str, dims, bias: bool| {
-                let weight = Param::from_tensor(matrix(name(part, "weight"), dims)?);
-                let bias = if bias { Some(vector(name(part, "bias"), dims[1])?) } else { None };
-                Ok(Linear { weight, bias, adapter: None })
-            };
-            let q_proj = linear("self_attn.q_proj", [hidden, queries], shape.qkv_bias)?;
-            let k_proj = linear("self_attn.k_proj", [hidden, keys], shape.qkv_bias)?;
-            let v_proj = linear("self_attn.v_proj", [hidden, keys], shape.qkv_bias)?;
-            let o_proj = linear("self_attn.o_proj", [queries, hidden], shape.out_bias)?;
-            let mlp = Mlp {
-                gate_proj: linear("mlp.gate_proj", [hidden, inner], shape.mlp_bias)?,
-                up_proj: linear("mlp.up_proj", [hidden, inner], shape.mlp_bias)?,
-                down_proj: linear("mlp.down_proj", [inner, hidden], shape.mlp_bias)?,
-                activation: shape.activation,
-            };
-            let mut norm =
-                |part: &str, size| Ok(RmsNorm { weight: vector(name(part, "weight"), size)?, epsilon, unit_offset });
-            let mut maybe = |wanted: bool, part: &str, size| if wanted { norm(part, size).map(Some) } else { Ok(None) };
-            let (q_norm, k_norm) = (
-                maybe(shape.qk_norm, "self_attn.q_norm", shape.head)?,
-                maybe(shape.qk_norm, "self_attn.k_norm", shape.head)?,
-            );
-            let pre_feedforward_layernorm = maybe(shape.post_norms, "pre_feedforward_layernorm", hidden)?;
-            let post_feedforward_layernorm = maybe(shape.post_norms, "post_feedforward_layernorm", hidden)?;
-            layers.push(Layer {
-                input_layernorm: norm("input_layernorm", hidden)?,
-                self_attn: Attention {
-                    q_proj,
-                    k_proj,
-                    v_proj,
-                    o_proj,
-                    q_norm,
-                    k_norm,
-                    heads: shape.heads,
-                    kv_heads: shape.kv_heads,
-                    query_scale: shape.query_scale,
-                },
-                post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
-                pre_feedforward_layernorm,
-                post_feedforward_layernorm,
-                mlp,
-            });
-        }
-        let norm = RmsNorm { weight: vector("model.norm.weight".to_owned(), hidden)?, epsilon, unit_offset };
+        let embed = matrix("model.embed_tokens.weight", [shape.vocab, shape.hidden])?;
+        let layers = (0..shape.layers.len()).map(|index| assemble_layer(&shape, index, &mut matrix, &mut vector));
+        let layers = layers.collect::<Result<Vec<Layer>, E>>()?;
+        let weight = Param::from_tensor(vector("model.norm.weight", shape.hidden)?);
+        let norm = RmsNorm { weight, epsilon: shape.epsilon, unit_offset: shape.unit_offset };
         let lm_head = if shape.tied {
             None
         } else {
-            Some(Param::from_tensor(matrix("lm_head.weight".to_owned(), [hidden, shape.vocab])?))
+            Some(Param::from_tensor(matrix("lm_head.weight", [shape.hidden, shape.vocab])?))
         };
         let ropes = shape.ropes.iter().map(|rope| RopeTable::new(shape.context, rope)).collect();
         Ok(Self {
-            embed_tokens,
+            embed_tokens: Param::from_tensor(embed),
             layers,
             norm,
             lm_head,
@@ -311,6 +263,49 @@ impl Decoder {
         };
         linear(hidden, weight, None)
     }
+}
+
+/// One layer, its numbers asked for as [`Decoder::build`] says.
+fn assemble_layer<E>(
+    shape: &Architecture,
+    index: usize,
+    mut matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, E>,
+    mut vector: impl FnMut(&str, usize) -> Result<Tensor<1>, E>,
+) -> Result<Layer, E> {
+    let (hidden, inner, queries, keys) = (shape.hidden, shape.inner, shape.heads * shape.head, shape.features());
+    let name = |part: &str, kind: &str| format!("model.layers.{index}.{part}.{kind}");
+    let mut vector = |part: &str, kind: &str, size| Ok(Param::from_tensor(vector(&name(part, kind), size)?));
+    let mut linear = |part: &str, dims: [usize; 2], bias: bool| {
+        let weight = Param::from_tensor(matrix(&name(part, "weight"), dims)?);
+        let bias = if bias { Some(vector(part, "bias", dims[1])?) } else { None };
+        Ok(Linear { weight, bias, adapter: None })
+    };
+    let q_proj = linear("self_attn.q_proj", [hidden, queries], shape.qkv_bias)?;
+    let k_proj = linear("self_attn.k_proj", [hidden, keys], shape.qkv_bias)?;
+    let v_proj = linear("self_attn.v_proj", [hidden, keys], shape.qkv_bias)?;
+    let o_proj = linear("self_attn.o_proj", [queries, hidden], shape.out_bias)?;
+    let mlp = Mlp {
+        gate_proj: linear("mlp.gate_proj", [hidden, inner], shape.mlp_bias)?,
+        up_proj: linear("mlp.up_proj", [hidden, inner], shape.mlp_bias)?,
+        down_proj: linear("mlp.down_proj", [inner, hidden], shape.mlp_bias)?,
+        activation: shape.activation,
+    };
+    let (epsilon, unit_offset) = (shape.epsilon, shape.unit_offset);
+    let mut norm = |part: &str, size| Ok(RmsNorm { weight: vector(part, "weight", size)?, epsilon, unit_offset });
+    let mut maybe = |wanted: bool, part: &str, size| if wanted { norm(part, size).map(Some) } else { Ok(None) };
+    let q_norm = maybe(shape.qk_norm, "self_attn.q_norm", shape.head)?;
+    let k_norm = maybe(shape.qk_norm, "self_attn.k_norm", shape.head)?;
+    let pre_feedforward_layernorm = maybe(shape.post_norms, "pre_feedforward_layernorm", hidden)?;
+    let post_feedforward_layernorm = maybe(shape.post_norms, "post_feedforward_layernorm", hidden)?;
+    let (heads, kv_heads, query_scale) = (shape.heads, shape.kv_heads, shape.query_scale);
+    Ok(Layer {
+        input_layernorm: norm("input_layernorm", hidden)?,
+        self_attn: Attention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, heads, kv_heads, query_scale },
+        post_attention_layernorm: norm("post_attention_layernorm", hidden)?,
+        pre_feedforward_layernorm,
+        post_feedforward_layernorm,
+        mlp,
+    })
 }
 
 /// The linear maps of a layer, in the order in which they are listed.
