@@ -6,8 +6,8 @@
 
 mod python;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -206,6 +206,8 @@ fn environment(date: Date) -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(python::print);
     environment.add_filter("tojson", python::tojson);
+    // In Python none is not, and `tools is iterable and tools | length` counts on it.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(message)))
     });
@@ -221,20 +223,35 @@ fn environment(date: Date) -> Environment<'static> {
 const GENERATION: &str = "__generation__";
 
 /// A template with `{% generation %}`, which minijinja does not know, as a `call` block: that is what Hugging Face makes of it too,
-/// so blanks around it fall alike.
+/// so blanks around it fall alike. A block sees the namespaces that it assigns to only where it also reads them, so it does.
 fn without_generation(source: &str) -> String {
+    let assigned: BTreeSet<&str> =
+        pattern(&ASSIGNED).captures_iter(source).filter_map(|found| Some(found.get(1)?.as_str())).collect();
+    let reads: String = assigned.into_iter().map(|name| format!("{{{{ {name} }}}}")).collect();
     let calls = generation().replace_all(source, |found: &regex::Captures<'_>| {
-        let tag = if &found[2] == "generation" { format!("call {GENERATION}()") } else { "endcall".to_owned() };
-        format!("{{%{} {tag} {}%}}", &found[1], &found[3])
+        let (before, after) = (&found[1], &found[3]);
+        if &found[2] == "generation" {
+            format!("{{%{before} call {GENERATION}() %}}{{% if false %}}{reads}{{% endif {after}%}}")
+        } else {
+            format!("{{%{before} endcall {after}%}}")
+        }
     });
     calls.into_owned()
 }
 
+/// The start of an assignment to a namespace.
+static ASSIGNED: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(r"\{%[-+]?\s*set\s+(\w+)\."));
+
+/// The tags around what the assistant writes.
+static TAGS: LazyLock<Result<Regex, regex::Error>> =
+    LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(generation|endgeneration)\s*([-+]?)%\}"));
+
 fn generation() -> &'static Regex {
-    static FOUND: std::sync::LazyLock<Regex> = std::sync::LazyLock::new(|| {
-        Regex::new(r"\{%([-+]?)\s*(generation|endgeneration)\s*([-+]?)%\}").expect("the pattern is right")
-    });
-    &FOUND
+    pattern(&TAGS)
+}
+
+fn pattern(pattern: &'static Result<Regex, regex::Error>) -> &'static Regex {
+    pattern.as_ref().expect("the pattern is right")
 }
 
 /// What `raise_exception` was called with, where that is what went wrong.

@@ -141,7 +141,8 @@ impl ModelInit {
             num_hidden_layers: self.layers,
             num_attention_heads: self.heads,
             num_key_value_heads: Some(self.kv_heads),
-            head_dim: self.head_dim,
+            // Qwen 3 takes another size than this where none is written.
+            head_dim: self.head_dim.or((self.family == Shape::Qwen3).then_some(self.hidden_size / self.heads)),
             vocab_size: tokenizer.vocab_size(),
             max_position_embeddings: self.context,
             rope_theta: self.rope_theta,

@@ -47,8 +47,8 @@ pub struct Agent {
     /// The name of a served model; the profile says where it is.
     #[serde(default)]
     pub model: Option<String>,
-    /// How it calls tools: `react` (text commands PLAN, APICALL and SPEAK) or `tools` (native function calls, for served models
-    /// whose server knows them; several calls of one reply are all done).
+    /// How it calls tools: `react` (text commands PLAN, APICALL and SPEAK) or `tools` (native function calls, for models
+    /// whose server or chat template knows them; several calls of one reply are all done).
     #[serde(default, skip_serializing_if = "is_react")]
     pub style: AgentStyle,
     /// The system message: `react` (commands, tools and rules, for large models), `brief` (one line), `tools` (rules for native
@@ -247,8 +247,8 @@ impl Agent {
         wrong("replay", "is for served models: calls of others are not recorded", self.replay.is_some() && !served);
         wrong(
             "style",
-            "`tools` takes a served model (`kind: served`): a policy and rules write their calls as text, which is `react`",
-            native && !served,
+            "`tools` takes a model (`kind: served` or `policy`): rules write their calls as text, which is `react`",
+            native && self.kind == AgentKind::Rule,
         );
         let prompt = self.system_prompt.as_deref().unwrap_or_default();
         let other = if native { matches!(prompt, "react" | "brief") } else { prompt == "tools" };

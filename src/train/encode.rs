@@ -228,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn native_calls_are_scored_and_what_tools_return_is_not() {
+        let tokenizer = tokenizer();
+        let call = crate::chat::ToolCall::new("c1", "search_hotel", r#"{"area":"north"}"#);
+        let messages = vec![
+            Message::user("a cheap hotel"),
+            Message { tool_calls: vec![call], ..Message::assistant("") },
+            Message::tool("c1", "[]"),
+            Message::assistant("area"),
+        ];
+        let tools = Some(r#"[{"type":"function","function":{"name":"search_hotel","parameters":{}}}]"#.to_owned());
+        let example = SftExample { dialogue: "d".to_owned(), messages, tools };
+        let encoded = sft(&tokenizer, std::slice::from_ref(&example), 500, TooLong::Error).unwrap();
+        let row = &encoded.rows[0];
+        let scored = row.ids.iter().zip(&row.scored).filter(|(_, scored)| **scored).map(|(id, _)| *id);
+        let text = tokenizer.decode(&scored.collect::<Vec<_>>()).unwrap();
+        assert_eq!(text, r#"<tool_call>{"name": "search_hotel", "arguments": {"area": "north"}}</tool_call> area"#);
+        let wrong = SftExample { tools: Some("{".to_owned()), ..example };
+        let error = sft(&tokenizer, &[wrong], 500, TooLong::Error).unwrap_err().to_string();
+        assert!(error.starts_with("the `tools` of an example are no list of function schemas"), "{error}");
+    }
+
+    #[test]
     fn what_is_too_long_is_named_or_counted_and_never_cut() {
         let tokenizer = tokenizer();
         let examples = [example("short", true, "a"), example("long", true, &"area ".repeat(60))];

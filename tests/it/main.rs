@@ -20,6 +20,7 @@ mod models;
 mod mutations;
 mod orphans;
 mod pipelines;
+mod policies;
 mod project;
 mod replay;
 mod rows;

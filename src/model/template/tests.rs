@@ -32,6 +32,11 @@ fn python_is_spoken() {
         ("{% for m in messages[::-1] %}{{ m.role }}{% break %}{% endfor %}{{ messages[1:] | length }}", "tool1"),
         ("{{ strftime_now('%d %B %Y') }} {{ bos_token }}", "26 July 2024 <s>"),
         ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(1) }}{{ '%s' | string }}", "<1>%s"),
+        ("{{ tools is iterable and tools | length > 0 }}{{ messages is iterable }}", "FalseTrue"),
+        (
+            "{% set ns = namespace(a=1) %}{% generation %}{% set ns.a = 2 %}{% endgeneration %}{{ ns.a }}",
+            "\u{fdd3}\u{fdd4}2",
+        ),
         ("a\n  {% if true %}\nb\n  {% endif %}\nc\n", "a\nb\nc"),
     ] {
         assert_eq!(fill(source, messages.clone()).unwrap(), expected, "{source}");
