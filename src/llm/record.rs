@@ -462,6 +462,6 @@ mod tests {
 
     #[test]
     fn the_row_is_a_table() {
-        assert_eq!(crate::table::schema::<CallRow>().fields().len(), 24);
+        assert_eq!(crate::table::schema::<CallRow>().fields().len(), 26);
     }
 }

@@ -69,7 +69,7 @@ impl Compatible for DialogueSimulate {
 
 impl Stage for DialogueSimulate {
     const KIND: &'static str = "dialogue.simulate";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const EXAMPLE: &'static str = "\
 evaluate:
   kind: dialogue.simulate

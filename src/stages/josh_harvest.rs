@@ -82,7 +82,7 @@ impl Compatible for JoshHarvest {
 
 impl Stage for JoshHarvest {
     const KIND: &'static str = "josh.harvest";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const EXAMPLE: &'static str = "\
 harvest:
   kind: josh.harvest

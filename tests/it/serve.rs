@@ -32,7 +32,7 @@ stages:
     kind: josh.harvest
     in: {tasks: toolwoz.tasks, world: toolwoz.world, policy: blank.model}
     with:
-      agent: {kind: policy, system_prompt: react, temperature: 0.8, top_p: 0.95, min_p: 0.01, max_tokens: 24, stop: [xq]}
+      agent: {kind: policy, system_prompt: brief, temperature: 0.8, top_p: 0.95, min_p: 0.01, max_tokens: 24, stop: [xq]}
       tasks: {split: train, limit: 6}
       beam: 4
       max_steps: 3
@@ -227,7 +227,8 @@ fn the_api_is_openais() {
     // One that hangs up is given up; a stop lets what runs end.
     drop(served.open("POST", "/v1/chat/completions", &chat(json!({"stream": true})).to_string()));
     assert!(within(30, || served.ask("GET", "/health", "").1.contains("\"running\":0")));
-    let mut running = served.open("POST", "/v1/completions", &json!({"prompt": "I", "max_tokens": 60}).to_string());
+    let mut running =
+        served.open("POST", "/v1/completions", &json!({"prompt": "I", "max_tokens": 800, "n": 32}).to_string());
     assert!(within(30, || !served.ask("GET", "/health", "").1.contains("\"running\":0")));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(served.child.id() as i32), nix::sys::signal::Signal::SIGTERM)
         .unwrap();

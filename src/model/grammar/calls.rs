@@ -134,7 +134,7 @@ mod tests {
         for text in [
             "SPEAK Which area, café or bar? <COMMAND_END>",
             "PLAN find it <COMMAND_END> APICALL {\"name\": \"search_hotel\", \"parameters\": {}} <COMMAND_END>",
-            "APICALL {\"name\": \"search_hotel\", \"parameters\": {\"stars\": \"4\", \"name\": \"a \\\"b\\\" <é\"}} <COMMAND_END> SPEAK x <COMMAND_END>",
+            "APICALL {\"name\": \"search_hotel\", \"parameters\": {\"stars\": \"4\", \"name\": \"a \\\"b\\\" é\"}} <COMMAND_END> SPEAK x <COMMAND_END>",
             "APICALL {\"name\": \"search_hotel\", \"parameters\": {\"name\": \"\", \"stars\": \"4\"}} <COMMAND_END>",
         ] {
             assert!(grammar.fits(reply, text), "{text}");

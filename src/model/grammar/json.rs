@@ -100,7 +100,8 @@ fn list(grammar: &mut Grammar, item: Expression) -> Expression {
 /// A string: whatever stands in it, its JSON can be read.
 pub fn string(grammar: &mut Grammar) -> Expression {
     let quote = grammar.text("\"");
-    let plain = grammar.character(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\');
+    // Without `<`, so that no mark stands in a string that ends what the string is in.
+    let plain = grammar.character(|byte| (0x20..0x7f).contains(&byte) && !b"\"\\<".contains(&byte));
     let slash = grammar.text("\\");
     let short = grammar.byte(|byte| b"\"\\/bfnrt".contains(&byte));
     let hex = grammar.byte(|byte| byte.is_ascii_hexdigit());
