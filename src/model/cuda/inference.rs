@@ -226,12 +226,19 @@ impl Inference {
         let spread = self.spread(&packing)?;
         let network = &self.network;
         network.embed(spread.flow.x, spread.batch.ids, spread.batch.tokens)?;
-        for index in 0..network.shape.layers.len() {
-            let flow = &spread.flow;
-            let positions = spread.batch.positions;
-            network.infer(index, flow, [positions, spread.rows], self.cache[index], spread.batch.tokens, || {
-                self.attend(index, &spread)
-            })?;
+        let layers = network.shape.layers.len();
+        // Behind the last layer's attention, only the tokens count that something is asked about.
+        let ends = (network.packed() >= network.shape.hidden).then_some(spread.last);
+        for index in 0..layers {
+            let tail = ends.filter(|_| index + 1 == layers);
+            let [keys, values] = self.cache[index];
+            let places = [spread.batch.positions, spread.rows, keys, values];
+            network.infer(index, &spread.flow, places, spread.batch.tokens, tail, || self.attend(index, &spread))?;
+        }
+        if ends.is_none() {
+            let (count, last) = spread.last;
+            let arguments = Arguments::default().all([spread.flow.raw, spread.flow.x, last]);
+            network.rows("gather_rows", count, &arguments.all([count, network.shape.hidden]))?;
         }
         self.answer(asks, &order, &spread)
     }
@@ -327,17 +334,14 @@ impl Inference {
     }
 
     fn answer(&mut self, asks: &[Ask], order: &[usize], spread: &Spread) -> Result<Vec<Given>, CudaError> {
-        let (count, last) = spread.last;
         let mut given = vec![Given::Nothing; asks.len()];
         let (network, vocab) = (&self.network, self.network.shape.vocab);
         let hidden = network.shape.hidden;
         let wanted: Vec<usize> =
             order.iter().copied().filter(|index| !matches!(asks[*index].wanted, Wanted::Nothing)).collect();
         let flow = &spread.flow;
-        let arguments = Arguments::default().all([flow.changed, flow.x, last]).all([count, hidden]);
-        network.rows("gather_rows", count, &arguments)?;
         for (chunk, places) in wanted.chunks(self.capacity.rows).enumerate() {
-            let x = flow.changed.plus(network.bytes(chunk * self.capacity.rows * hidden));
+            let x = flow.raw.plus(network.bytes(chunk * self.capacity.rows * hidden));
             let stride = network.weights.table.vocab;
             let logits = self.steps.logits;
             network.norm(flow.normed, Address::NONE, x, network.weights.table.norm, places.len())?;
@@ -373,7 +377,7 @@ impl Network {
         Flow {
             x: numbers(shape.hidden),
             normed: numbers(shape.hidden),
-            raw: numbers(packed),
+            raw: numbers(packed.max(shape.hidden)),
             qkv: numbers(packed),
             mixed: numbers(shape.heads * shape.head),
             gate_up: numbers(2 * shape.inner),
@@ -383,13 +387,16 @@ impl Network {
     }
 
     /// One layer over `n` tokens of the flow; keys and values go to rows of the cache before `attend` is called.
+    ///
+    /// With a `tail`, a number of tokens and their places, what comes behind attention is computed of these tokens alone: their
+    /// residual stream is then the first rows of `flow.raw`.
     pub(super) fn infer(
         &self,
         index: usize,
         flow: &Flow,
-        [positions, rows]: [Address; 2],
-        [keys, values]: [Address; 2],
+        [positions, rows, keys, values]: [Address; 4],
         n: usize,
+        tail: Option<(usize, Address)>,
         attend: impl FnOnce() -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         let slots = &self.weights.table.layers[index];
@@ -399,6 +406,18 @@ impl Network {
         self.project(&slots.qkv, [flow.raw, flow.normed, none], n, mode, &scratch)?;
         self.turn_into(index, [flow.qkv, flow.raw, none, positions], [keys, values, rows], n)?;
         attend()?;
+        let (flow, n) = match tail {
+            None => (*flow, n),
+            Some((count, places)) => {
+                let short = Flow { x: flow.raw, mixed: flow.qkv, ..*flow };
+                let (hidden, queries) = (self.shape.hidden, self.shape.heads * self.shape.head);
+                for (to, from, width) in [(short.x, flow.x, hidden), (short.mixed, flow.mixed, queries)] {
+                    let arguments = Arguments::default().all([to, from, places]).all([count, width]);
+                    self.rows("gather_rows", count, &arguments)?;
+                }
+                (short, count)
+            }
+        };
         let Some([before, behind]) = slots.post_norms else {
             self.project(&slots.out, [flow.x, flow.mixed, flow.x], n, mode, &scratch)?;
             self.norm(flow.normed, none, flow.x, slots.attention_norm, n)?;

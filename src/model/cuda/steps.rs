@@ -224,7 +224,8 @@ impl Steps {
             if skinny(network, batch) {
                 network.infer_few(index, flow, [positions, rows], *cache, batch, attend)?;
             } else {
-                network.infer(index, flow, [positions, rows], *cache, batch, attend)?;
+                let [keys, values] = *cache;
+                network.infer(index, flow, [positions, rows, keys, values], batch, None, attend)?;
             }
         }
         network.last(flow, self.logits, batch)?;

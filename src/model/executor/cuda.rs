@@ -32,8 +32,8 @@ impl From<CudaError> for ExecutorError {
 }
 
 impl CudaExecutor {
-    /// A decoder's weights, adapters merged, and room for about `bytes` of keys and values: for one sequence of full length
-    /// at least.
+    /// A decoder's weights, adapters merged, and room for at least `bytes` of keys and values, for one sequence of full length,
+    /// and for what fits into an eighth of the device's memory.
     ///
     /// # Errors
     /// When the device is not there, does not take the model, or has no room for it.
@@ -41,9 +41,11 @@ impl CudaExecutor {
         let decoder = decoder.merged();
         let shape = decoder.architecture();
         let number = if place.half { Number::Bf16 } else { Number::F32 };
+        let gpu = Gpu::open(place.index)?;
+        let bytes = bytes.max(gpu.memory()?.0 / 8);
         let pages = (bytes / Inference::page_bytes(shape, number).max(1)).max(shape.context.div_ceil(PAGE));
         let capacity = Capacity { pages, rows: ROWS, tokens: TOKENS, ahead: AHEAD };
-        let mut inference = Inference::new(&Gpu::open(place.index)?, shape, number, capacity, &place.cache)?;
+        let mut inference = Inference::new(&gpu, shape, number, capacity, &place.cache)?;
         inference.fill(|path| decoder.numbers(path).map_err(ExecutorError::Device))?;
         Ok(Self::with(inference))
     }
