@@ -94,17 +94,21 @@ impl Architecture {
         self.heads / self.kv_heads
     }
 
-    /// How many numbers there are to learn, adapters excepted.
+    /// How many numbers there are to learn, adapters excepted; the largest number that there is where they are more.
     pub fn parameters(&self) -> usize {
-        let (queries, keys) = (self.heads * self.head, self.features());
-        let bias = |there: bool, size: usize| if there { size } else { 0 };
-        let attention = self.hidden * (2 * queries + 2 * keys)
+        // Wide enough for any numbers that a file may claim.
+        let [hidden, inner, heads, kv_heads, head, vocab] =
+            [self.hidden, self.inner, self.heads, self.kv_heads, self.head, self.vocab].map(|size| size as u128);
+        let (queries, keys) = (heads * head, kv_heads * head);
+        let bias = |there: bool, size: u128| if there { size } else { 0 };
+        let attention = hidden * (2 * queries + 2 * keys)
             + bias(self.qkv_bias, queries + 2 * keys)
-            + bias(self.out_bias, self.hidden)
-            + bias(self.qk_norm, 2 * self.head);
-        let feed_forward = 3 * self.hidden * self.inner + bias(self.mlp_bias, 2 * self.inner + self.hidden);
-        let norms = if self.post_norms { 4 } else { 2 } * self.hidden;
-        let embeddings = if self.tied { 1 } else { 2 } * self.vocab * self.hidden;
-        embeddings + self.layers.len() * (attention + feed_forward + norms) + self.hidden
+            + bias(self.out_bias, hidden)
+            + bias(self.qk_norm, 2 * head);
+        let feed_forward = 3 * hidden * inner + bias(self.mlp_bias, 2 * inner + hidden);
+        let norms = if self.post_norms { 4 } else { 2 } * hidden;
+        let embeddings = if self.tied { 1 } else { 2 } * vocab * hidden;
+        let all = embeddings + self.layers.len() as u128 * (attention + feed_forward + norms) + hidden;
+        usize::try_from(all).unwrap_or(usize::MAX)
     }
 }

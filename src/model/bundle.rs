@@ -97,6 +97,8 @@ impl Bundle {
         self.tokenizer.save(folder)?;
         fs::write_whole(folder.join("config.json"), self.decoder.config().to_json().as_bytes())?;
         let weights = folder.join("model.safetensors");
+        // One of an earlier model would be taken for this one's.
+        fs::remove_dir_all(folder.join(ADAPTER))?;
         if self.decoder.lora().is_none() {
             return Ok(weights::save(&self.decoder, &weights)?);
         }

@@ -154,7 +154,8 @@ impl Gguf {
     pub fn formats(&self) -> Vec<(String, usize)> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for place in self.tensors.values() {
-            *counts.entry(place.quant.name()).or_default() += place.shape.iter().product::<usize>();
+            let count = counts.entry(place.quant.name()).or_default();
+            *count = count.saturating_add(place.shape.iter().product());
         }
         let mut counts: Vec<_> = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -168,13 +168,17 @@ impl PeftAdapter {
     }
 }
 
+/// What stands before the decoder's layers in the names of files.
+const DECODERS: [&str; 5] = ["", "model.", "model.model.", "language_model.model.", "model.language_model."];
+
 /// A tensor's name as the decoder would have it: `model.layers.0.self_attn.q_proj.lora_A.weight`. PEFT's live models have the adapter's
 /// name in it too, and models that see have the decoder below another.
 fn usual(own: &str) -> String {
     let name = own.strip_prefix(PREFIX).unwrap_or(own).replace(".default.weight", ".weight");
+    // Only what the decoder's own layers are called: a model that sees has layers in other parts too.
     match name.split_once("layers.") {
-        Some((_, rest)) => format!("model.layers.{rest}"),
-        None => name,
+        Some((before, rest)) if DECODERS.contains(&before) => format!("model.layers.{rest}"),
+        _ => name,
     }
 }
 

@@ -97,8 +97,9 @@ impl ChatTemplate {
                 _ => {}
             }
         }
+        // The file stands for all templates of the older place, also for one of its own for tools.
         if let Some(text) = files.text("chat_template.jinja")? {
-            sources.insert(DEFAULT.to_owned(), text.to_owned());
+            sources = BTreeMap::from([(DEFAULT.to_owned(), text.to_owned())]);
         }
         if sources.is_empty() {
             return Ok(None);

@@ -116,7 +116,8 @@ impl Reader<'_> {
 
     /// How the rotary embedding is stretched.
     fn scaling(&self, config: &ModelConfig) -> Result<Option<Map<String, Value>>, GgufError> {
-        if let Ok(Some(factors)) = self.gguf.numbers("rope_freqs.weight") {
+        let factors = self.gguf.numbers("rope_freqs.weight").map_err(|error| self.unsupported(error.to_string()))?;
+        if let Some(factors) = factors {
             return self.llama3(config, &factors);
         }
         let factor = self.shortest("rope.scaling.factor").or_else(|| self.shortest("rope.scale_linear"));

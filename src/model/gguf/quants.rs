@@ -64,10 +64,10 @@ impl Quant {
 
     /// The bytes of a tensor; `None` where rows hold no whole blocks, or the count overflows. Of an unknown format nothing is known.
     pub(super) fn bytes(self, shape: &[usize]) -> Option<usize> {
-        let Some(&(_, _, block, bytes, _)) = self.known() else { return Some(0) };
         let count = shape.iter().try_fold(1_usize, |count, &side| count.checked_mul(side))?;
         // Numbers are counted elsewhere too, as four bytes each.
         count.checked_mul(4)?;
+        let Some(&(_, _, block, bytes, _)) = self.known() else { return Some(0) };
         shape.last().copied().unwrap_or(1).is_multiple_of(block).then_some(())?;
         (count / block).checked_mul(bytes)
     }

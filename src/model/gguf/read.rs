@@ -1,4 +1,4 @@
-//! The structure of a GGUF file, read so that nothing is allocated that the file does not hold.
+//! The structure of a GGUF file, read so that a small file never makes us allocate much.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,6 +17,9 @@ pub(super) struct Contents {
 
 /// How deep lists may lie in lists.
 const DEPTH: usize = 4;
+
+/// The most values of a list: those of a vocabulary are some hundred thousand, and here one takes more memory than in the file.
+const LONGEST_LIST: u64 = 1 << 23;
 
 /// Where tensors begin, if the file does not say it: at multiples of this.
 const ALIGNMENT: u64 = 32;
@@ -154,7 +157,7 @@ impl Cursor<'_> {
             9 if depth > 0 => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 // Every value takes at least one byte, and a hostile count ends with the file.
-                if count > self.left {
+                if count > self.left || count > LONGEST_LIST {
                     return Err(self.wrong(&format!("a list of {count} values, but {} bytes are left", self.left)));
                 }
                 let mut list = Vec::new();

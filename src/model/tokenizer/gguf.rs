@@ -352,6 +352,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_stream_goes_on_after_bytes_that_are_no_character() {
+        let vocabulary = pieces();
+        let tokenizer = Tokenizer::new(vocabulary.files().unwrap(), &[]).unwrap();
+        let id = |text: &str| vocabulary.tokens.iter().position(|token| token == text).unwrap() as u32;
+        let mut stream = tokenizer.stream();
+        let mut text = String::new();
+        for token in ["<0xC3>", "<0xA9>", "<0x80>", "a", "b", "▁ab"] {
+            text.push_str(&stream.push(id(token)).unwrap());
+        }
+        text.push_str(&stream.finish().unwrap());
+        assert!(text.starts_with('é') && text.ends_with("ab ab"), "{text:?}");
+    }
+
     fn texts(vocabulary: &Vocabulary, tokenizer: &Tokenizer, text: &str) -> Vec<String> {
         let ids = tokenizer.encode_marked(text).unwrap();
         ids.into_iter().map(|id| vocabulary.tokens[id as usize].clone()).collect()

@@ -2,8 +2,8 @@
 
 use super::{Tokenizer, TokenizerError};
 
-/// Gives the text of tokens as soon as it is certain: never half of a character, and joined it is what decoding all tokens
-/// at once gives.
+/// Gives the text of tokens as soon as it is certain: never half of a character. Joined it is what decoding all tokens at once
+/// gives, but that a character once told stays where later bytes spoil the run that it stood in.
 #[derive(Clone, Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,
@@ -34,10 +34,10 @@ impl TextStream {
         if text.ends_with(['\u{fffd}', '\u{8}']) {
             return Ok(String::new());
         }
-        let Some(new) = text.strip_prefix(self.text.as_str()).filter(|new| !new.is_empty()) else {
-            return Ok(String::new());
-        };
-        let new = new.to_owned();
+        let new = self.rest(&text)?;
+        if new.is_empty() {
+            return Ok(new);
+        }
         self.ids.drain(..self.told);
         self.told = self.ids.len();
         self.text = self.tokenizer.decode(&self.ids)?;
@@ -50,6 +50,15 @@ impl TextStream {
     /// As [`TextStream::push`].
     pub fn finish(self) -> Result<String, TokenizerError> {
         let text = self.tokenizer.decode(&self.ids)?;
-        Ok(text.strip_prefix(self.text.as_str()).unwrap_or_default().to_owned())
+        self.rest(&text)
+    }
+
+    /// What the text of all tokens at hand holds beyond what is told. A run of bytes that turns out to be no UTF-8 becomes U+FFFD
+    /// as a whole, also the part that is told; then the new tokens are decoded by themselves.
+    fn rest(&self, text: &str) -> Result<String, TokenizerError> {
+        match text.strip_prefix(self.text.as_str()) {
+            Some(new) => Ok(new.to_owned()),
+            None => self.tokenizer.decode(&self.ids[self.told..]),
+        }
     }
 }
