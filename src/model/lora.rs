@@ -36,6 +36,19 @@ pub enum LoraError {
     /// A rank of nothing.
     #[error("the rank of an adapter must be at least 1")]
     Rank,
+    /// A rank above that of the map itself.
+    #[error("the rank {rank} is too high: `{map}` maps {inputs} numbers to {outputs}, so the rank may be at most {most}",
+        most = inputs.min(outputs))]
+    HighRank {
+        /// The rank.
+        rank: usize,
+        /// The map's name.
+        map: String,
+        /// What it takes.
+        inputs: usize,
+        /// What it gives.
+        outputs: usize,
+    },
     /// An alpha that is no positive number.
     #[error("`alpha` is {0}, but must be positive")]
     Alpha(f64),
@@ -101,11 +114,14 @@ impl Decoder {
     /// map depend on the seed and the map's name alone.
     ///
     /// # Errors
-    /// When the configuration is wrong, or the decoder has adapters already.
+    /// When the configuration is wrong, the rank is above that of a map, or the decoder has adapters already.
     pub fn adapt(&self, config: &LoraConfig, seed: u64) -> Result<Self, LoraError> {
         config.check()?;
         let device = self.embed_tokens.val().device();
         self.with_adapters(config, |name, [inputs, outputs]| {
+            if config.rank > inputs.min(outputs) {
+                return Err(LoraError::HighRank { rank: config.rank, map: name.to_owned(), inputs, outputs });
+            }
             let a = uniform(seed::derive(seed, &[name]), [inputs, config.rank], &device);
             Ok((a, Tensor::zeros([config.rank, outputs], &device)))
         })

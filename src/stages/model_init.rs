@@ -199,8 +199,8 @@ base:
         if !problems.is_empty() {
             return problems;
         }
-        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(2 * self.heads) {
-            let message = format!("must be a multiple of twice `heads`, {}", 2 * self.heads);
+        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.heads.saturating_mul(2)) {
+            let message = format!("must be a multiple of twice `heads`, {}", self.heads.saturating_mul(2));
             problems.push(Problem::new("hidden_size", message));
         }
         if self.head_dim.is_some_and(|size| !size.is_multiple_of(2)) {

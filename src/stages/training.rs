@@ -193,6 +193,11 @@ impl<T: Encodable> Prepared<T> {
 fn base(context: &Context, preparation: &Preparation) -> anyhow::Result<Bundle> {
     let device = compute(context)?;
     let bundle = Bundle::load(context.input(BASE.name)?, &device)?;
+    ensure!(
+        preparation.merge || bundle.decoder.lora().is_none(),
+        "the base model has adapters of its own, so new ones without `merge` would fit weights that are written nowhere: put \
+         `model.merge` before this stage, or set `merge: true`"
+    );
     let merged = bundle.decoder.merged().at(device.place());
     let decoder = match &preparation.lora {
         Some(lora) => merged.adapt(&lora.config(), seed::derive(preparation.seed, &["lora"]))?,

@@ -258,6 +258,23 @@ fn adapters_are_worked_into_the_model_and_stand_beside_it() {
 }
 
 #[test]
+fn adapters_apart_need_a_base_that_is_written_somewhere() {
+    let bench = Bench::new();
+    let lora =
+        |rank: usize, merge: bool| json!({"batch_size": 2, "max_steps": 1, "merge": merge, "lora": {"rank": rank}});
+    bench.run::<TrainSft>("sft.parquet", "out", lora(2, true), None).unwrap();
+    let base = Bundle::load(&bench.path().join("base"), &burn::tensor::Device::flex()).unwrap();
+    let adapted = PeftAdapter::open(&bench.path().join("out/adapter")).unwrap().attach(&base.decoder).unwrap();
+    std::fs::remove_dir_all(bench.path().join("base")).unwrap();
+    Bundle { decoder: adapted, ..base }.save(&bench.path().join("base")).unwrap();
+    let error = bench.run::<TrainSft>("sft.parquet", "apart", lora(2, false), None).unwrap_err().to_string();
+    assert!(error.contains("`model.merge` before") && error.contains("`merge: true`"), "{error}");
+    bench.run::<TrainSft>("sft.parquet", "merged", lora(2, true), None).unwrap();
+    let error = bench.run::<TrainSft>("sft.parquet", "high", lora(1 << 40, true), None).unwrap_err().to_string();
+    assert!(error.contains("is too high"), "{error}");
+}
+
+#[test]
 fn whole_dialogues_are_held_out_and_measured() {
     let bench = Bench::new();
     let parameters = json!({"epochs": 3, "batch_size": 2, "learning_rate": 1e-3, "eval_share": 0.34, "eval_every": 1});
@@ -318,6 +335,11 @@ fn parameters_that_contradict_each_other_are_named() {
             "lora.dropout: must be 0: a loss against a base model compares the two as they are"
         ]
     );
+    let tiny = json!({"adam_epsilon": 1e-50, "adam_beta_2": 0.99999999, "learning_rate": 1e39, "max_steps": 9,
+        "warmup_steps": 9});
+    let fields: Vec<String> = dpo(tiny).check().into_iter().map(|problem| problem.field).collect();
+    assert_eq!(fields, ["learning_rate", "adam_epsilon", "adam_beta_2", "warmup_steps"]);
+    assert_eq!(dpo(json!({"adam_epsilon": 1e-30, "adam_beta_2": 0.999999, "learning_rate": 1e30})).check(), []);
     let connected = |parameters, connected: &[&str]| problems(dpo(parameters).check_inputs(connected)).len();
     assert_eq!(connected(json!({"patience": 2}), &["base", "examples"]), 1);
     assert_eq!(connected(json!({"patience": 2}), &["base", "eval_examples"]), 0);

@@ -162,7 +162,7 @@ pub fn shuffled_batches(lengths: &[usize], size: usize, bucketing: usize, seed: 
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(&mut rng);
     let mut batches = Vec::new();
-    for window in order.chunks_mut(size * bucketing.max(1)) {
+    for window in order.chunks_mut(size.saturating_mul(bucketing.max(1))) {
         if bucketing > 1 {
             window.sort_by_key(|place| lengths[*place]);
         }

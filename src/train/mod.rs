@@ -70,7 +70,7 @@ pub enum TrainError {
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// `loss`, `gradient norm` or `KL estimate`.
+        /// What it is: the loss, the norm of the gradient, the weights.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,

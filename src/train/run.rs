@@ -48,6 +48,8 @@ pub(super) struct Training<'a> {
     pub watch: &'a dyn Watch,
     plan: Plan,
     log: Vec<TrainLog>,
+    /// The rows of the last step.
+    rows: Vec<RowName>,
     /// Where patience is asked for, the weights of the best evaluation so far.
     best: Option<LearnerState>,
 }
@@ -62,7 +64,7 @@ impl<'a> Training<'a> {
         watch: &'a dyn Watch,
     ) -> Result<Self, TrainError> {
         let learner = open(base, settings.learner)?;
-        Ok(Self { learner, settings, scratch, watch, plan, log: Vec::new(), best: None })
+        Ok(Self { learner, settings, scratch, watch, plan, log: Vec::new(), rows: Vec::new(), best: None })
     }
 
     /// Goes on from the last checkpoint, where there is one, to the end.
@@ -108,7 +110,7 @@ impl<'a> Training<'a> {
         let rows = finite("loss", row.loss, rows)?;
         let rows = finite("KL estimate", row.kl.unwrap_or(0.0), rows)?;
         let norm = self.learner.gradient_norm()?;
-        finite("gradient norm", norm, rows)?;
+        self.rows = finite("gradient norm", norm, rows)?;
         let rate = settings.learning_rate * settings.schedule.factor(step, steps, settings.warmup.steps(steps));
         self.learner.update(rate, clip_factor(norm, settings.max_grad_norm))?;
         row.epoch = self.plan.seen(step);
@@ -146,9 +148,24 @@ impl<'a> Training<'a> {
         if stop || (every > 0 && steps.is_multiple_of(every)) {
             let older = best(&self.log).is_some_and(|best| best < steps);
             let best = self.best.as_ref().filter(|_| older);
-            checkpoint::save(self.scratch, &self.learner.state()?, best, &self.log)?;
+            let state = self.learner.state()?;
+            self.check(&state)?;
+            checkpoint::save(self.scratch, &state, best, &self.log)?;
         }
         if stop { Err(TrainError::Stopped(steps)) } else { Ok(()) }
+    }
+
+    /// Refuses weights that are no numbers: a gradient that is fine can make such with too high a learning rate.
+    fn check(&self, state: &LearnerState) -> Result<(), TrainError> {
+        match state.parameters.iter().flatten().find(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(&value) => Err(TrainError::NotFinite {
+                step: self.steps(),
+                what: "weights after the update",
+                value: f64::from(value),
+                rows: self.rows.clone(),
+            }),
+        }
     }
 
     fn finish(mut self) -> Result<Trained, TrainError> {
@@ -158,6 +175,9 @@ impl<'a> Training<'a> {
         {
             self.learner.restore(state)?;
             kept = step;
+        } else {
+            let state = self.learner.state()?;
+            self.check(&state)?;
         }
         Ok(Trained { model: self.learner.finish()?, log: self.log, kept })
     }

@@ -339,6 +339,28 @@ fn a_loss_that_is_no_number_stops_with_the_dialogues() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_neither_kept_nor_given_back() {
+    let wild = |checkpoint_every| Settings {
+        max_steps: Some(1),
+        learning_rate: 1e38,
+        warmup: Warmup::Steps(0),
+        checkpoint_every,
+        ..settings()
+    };
+    for every in [0, 1] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (path, watch) = (scratch.path(), Listener::default());
+        let error =
+            sft::train(decoder(), Examples::all(&sequences(8)), &wild(every), BUCKETS, path, &watch).unwrap_err();
+        let TrainError::NotFinite { step: 1, what: "weights after the update", rows, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(rows.len(), 4);
+        assert!(crate::train::checkpoint::load(path).unwrap().is_none());
+    }
+}
+
+#[test]
 fn a_row_may_be_just_as_long_as_the_model_takes() {
     let train = |length: usize| {
         let config = ModelConfig { max_position_embeddings: 50, ..decoder().config().clone() };

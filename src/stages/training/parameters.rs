@@ -266,15 +266,23 @@ pub fn check(settings: &Settings, preparation: &Preparation, dropout: bool) -> V
     let mut problems: Vec<Problem> = counts.into_iter().filter(|(_, right, _)| !right).map(least).collect();
     let adam = settings.learner.adam;
     problems.extend(positive("epochs", settings.epochs));
-    problems.extend(positive("learning_rate", settings.learning_rate));
-    problems.extend(positive("adam_epsilon", adam.epsilon));
+    problems.extend(positive_in_32_bits("learning_rate", settings.learning_rate));
+    problems.extend(positive_in_32_bits("adam_epsilon", adam.epsilon));
     problems.extend(not_negative("weight_decay", adam.weight_decay));
     problems.extend(not_negative("max_grad_norm", settings.max_grad_norm));
     if let Warmup::Ratio(ratio) = settings.warmup {
         problems.extend(share("warmup_ratio", ratio, true));
     }
-    problems.extend(share("adam_beta_1", adam.beta_1, false));
-    problems.extend(share("adam_beta_2", adam.beta_2, false));
+    problems.extend(decay("adam_beta_1", adam.beta_1));
+    problems.extend(decay("adam_beta_2", adam.beta_2));
+    if let (Some(steps), Warmup::Steps(warmup)) = (settings.max_steps, settings.warmup)
+        && steps > 0
+        && warmup >= steps
+    {
+        let message =
+            format!("must be less than `max_steps`, {steps}: the learning rate would never get to its height");
+        problems.push(Problem::new("warmup_steps", message));
+    }
     problems.extend(share("eval_share", *eval_share, false));
     problems.extend(lora.iter().flat_map(|lora| lora.check(dropout)));
     if lora.is_none() && !preparation.merge {
@@ -300,6 +308,18 @@ pub fn check_inputs(preparation: &Preparation, connected: &[&str]) -> Vec<Proble
 /// A problem unless the value is a finite number above 0.
 pub fn positive(name: &str, value: f64) -> Option<Problem> {
     (!(value.is_finite() && value > 0.0)).then(|| Problem::new(name, "must be a number above 0"))
+}
+
+/// A problem unless the value is a finite number above 0, in the 32 bits in which devices compute too.
+fn positive_in_32_bits(name: &str, value: f64) -> Option<Problem> {
+    let message = "must be a number above 0 that 32 bits hold: between 1e-37 and 1e38";
+    positive(name, value).or_else(|| (!(1e-37..=1e38).contains(&value)).then(|| Problem::new(name, message)))
+}
+
+/// A problem unless the value is at least 0 and below 1, in the 32 bits in which devices compute too.
+fn decay(name: &str, value: f64) -> Option<Problem> {
+    let message = "is 1 in the 32 bits in which devices compute: must be at most 0.9999999";
+    share(name, value, false).or_else(|| (value as f32 >= 1.0).then(|| Problem::new(name, message)))
 }
 
 /// A problem unless the value is a finite number, 0 or above.

@@ -31,9 +31,9 @@ pub struct KtoConstants {
 /// 0 for an empty batch.
 pub fn kl_estimate(policy: &[f64], reference: &[f64]) -> f64 {
     let total: f64 = policy.iter().zip(reference).map(|(policy, reference)| policy - reference).sum();
-    // `f64::max` would turn a NaN into 0 and hide a model that has diverged.
+    // `f64::max` would turn a NaN into 0 and hide a model that has diverged; so would a 0 for an infinity.
     let mean = total / policy.len().max(1) as f64;
-    if mean < 0.0 { 0.0 } else { mean }
+    if mean.is_finite() && mean < 0.0 { 0.0 } else { mean }
 }
 
 /// `w * (1 - sigmoid(beta * s * (policy - reference - kl)))`, with `s = 1` and `w = desirable` for a desirable row, `s = -1`
@@ -123,6 +123,7 @@ mod tests {
     #[test]
     fn a_diverged_kl_is_no_zero() {
         assert!(kl_estimate(&[f64::NAN, 1.0], &[0.0, 0.0]).is_nan());
+        assert_eq!(kl_estimate(&[f64::NEG_INFINITY, 1.0], &[0.0, 0.0]), f64::NEG_INFINITY);
         assert_eq!((kl_estimate(&[-2.0], &[1.0]), kl_estimate(&[], &[])), (0.0, 0.0));
     }
 
