@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu synthetic install clean
+.PHONY: run test test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu bench-train bench-decode synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -62,6 +62,16 @@ bench-kernels:
 bench-gpu:
 	cargo bench --bench gpu --features cuda --no-run
 	python3 benches/gpu.py
+
+# Training on the processor against PyTorch, side by side. The python3 that is found needs torch.
+bench-train:
+	cargo bench --bench train_cpu --no-run
+	python3 benches/train_cpu.py
+
+# Decoding on the processor against Transformers, side by side. The python3 that is found needs torch and transformers.
+bench-decode:
+	cargo bench --bench decode_cpu --no-run
+	python3 benches/decode_cpu.py
 
 # Writes the pipeline that `make bench` measures: make synthetic SHAPE=chain N=1000 DIR=x gives x/pipeline.yaml.
 SHAPE = chain

@@ -32,6 +32,9 @@ pub(super) struct ServeArgs {
     /// MiB for keys and values of chats that run and of those remembered.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: usize,
+    /// The most new tokens of a chat that does not say how many it wants; fewer let more chats be answered at once.
+    #[arg(long, value_name = "N", default_value_t = serve::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
     /// Where it computes: `cpu`, `wgpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -44,7 +47,8 @@ pub(super) fn run(args: &ServeArgs) -> Outcome {
     let folder = std::path::absolute(&args.bundle)?;
     let folder = folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
     let name = args.name.clone().unwrap_or(folder);
-    let worker = Worker::start(&bundle, &name, args.memory.saturating_mul(1 << 20), usize::from(args.max_batch))?;
+    let worker = Worker::start(&bundle, &name, args.memory.saturating_mul(1 << 20), usize::from(args.max_batch))?
+        .with_max_tokens(args.max_tokens as usize);
     drop(bundle);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

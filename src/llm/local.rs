@@ -8,6 +8,7 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::oneshot;
 
 use super::{ChatModel, ChatRequest, ModelError, Reply, drawn_seed};
+use crate::chat::ToolCall;
 use crate::model::bundle::Bundle;
 use crate::model::chat;
 use crate::model::executor::{self, ExecutorError};
@@ -155,11 +156,12 @@ impl Sink for Replies<'_> {
         let Some(Waiting { prompt, writer, calls, reply }) = self.waiting.remove(&ticket) else { return };
         self.ended += 1;
         let completion = writer.tokens() as u64;
-        let answer = writer.finish().map_err(failed).map(|(text, tool_calls)| Reply {
-            text: match calls {
-                Some(format) if cut_off => format.finished(&text).to_owned(),
-                _ => text,
-            },
+        let answer = writer.finish().map_err(failed).map(|(text, tool_calls)| match calls {
+            Some(format) if cut_off => (format.finished(&text).to_owned(), finished(tool_calls)),
+            _ => (text, tool_calls),
+        });
+        let answer = answer.map(|(text, tool_calls)| Reply {
+            text,
             tool_calls,
             prompt_tokens: prompt as u64,
             completion_tokens: completion,
@@ -168,6 +170,11 @@ impl Sink for Replies<'_> {
         // The receiver may be gone by now: then nobody wants the reply.
         let _ = reply.send(answer);
     }
+}
+
+/// What counts of a constrained reply's calls that was cut off: one that was not finished names nothing that could be called.
+fn finished(calls: Vec<ToolCall>) -> Vec<ToolCall> {
+    calls.into_iter().filter(|call| !call.function.name.is_empty()).collect()
 }
 
 fn failed(error: TokenizerError) -> ModelError {
@@ -246,6 +253,29 @@ mod tests {
         let abandoned = model.complete(request("food", 1));
         drop(abandoned);
         assert_eq!(model.answer_waiting(), 0);
+    }
+
+    #[test]
+    fn a_native_call_that_was_cut_off_is_none() {
+        let tools: Arc<[serde_json::Value]> = TOOLS.iter().map(|tool| tool.schema()).collect();
+        let format = CallFormat { form: CallForm::Hermes, tools: tools.clone() };
+        let whole = r#"<tool_call>{"name": "search_hotel", "arguments": {}}</tool_call>"#;
+        let tokenizer = untrained().tokenizer;
+        let end = |text: &str, calls: Option<CallFormat>| {
+            let mut writer = ReplyWriter::new(&tokenizer, Vec::new(), true);
+            for id in tokenizer.encode_marked(text).unwrap() {
+                writer.push(id).unwrap();
+            }
+            let (reply, mut receiver) = oneshot::channel();
+            let mut waiting = [(0, Waiting { prompt: 1, writer, calls: calls.map(Arc::new), reply })].into();
+            Replies { waiting: &mut waiting, ended: 0 }.end(0, true);
+            let reply = receiver.try_recv().unwrap().unwrap();
+            reply.tool_calls.into_iter().map(|call| call.function.name).collect::<Vec<_>>()
+        };
+        let broken = format!("{whole}<tool_call>{{\"na");
+        assert_eq!(end(&broken, Some(format)), ["search_hotel"]);
+        // A model that is free has made a mistake, and hears of it.
+        assert_eq!(end(&broken, None), ["search_hotel", ""]);
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Scheduler {
 
     fn admit(&mut self, sink: &mut dyn Sink) {
         while let Some((ticket, request)) = self.waiting.front() {
-            let most = (request.ids.len() + request.max_new).min(self.layout.context);
+            let most = request.ids.len().saturating_add(request.max_new).min(self.layout.context);
             if most <= request.ids.len() {
                 sink.end(*ticket, true);
                 self.waiting.pop_front();

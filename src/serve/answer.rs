@@ -65,6 +65,21 @@ impl Wrong {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
+    /// The thread that computes has ended.
+    pub(super) fn gone() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "server_error",
+            "the model went away; the server must be started again",
+        )
+    }
+
+    /// Too much waits.
+    pub(super) fn busy() -> Self {
+        let message = "too many replies wait here already; ask again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+    }
+
     pub(super) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
     }
@@ -200,7 +215,9 @@ impl Pieces {
             Event::End(choice) => {
                 let reason = finish(choice.cut_off, &choice.tool_calls);
                 let text = choice.rest.clone();
-                let sent = self.send(choice.index, &text, Some(reason), Value::Null, &choice.tool_calls);
+                // Those whose text no piece has told.
+                let logprobs = self.head.logprobs(&choice.tokens, choice.logprobs && !choice.tokens.is_empty());
+                let sent = self.send(choice.index, &text, Some(reason), logprobs, &choice.tool_calls);
                 self.ended.push(choice.clone());
                 sent
             }

@@ -15,7 +15,7 @@ use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -25,10 +25,10 @@ use tokio::task::JoinSet;
 
 use answer::{Form, Wrong};
 use worker::Events;
-pub use worker::{ServeError, Worker};
+pub use worker::{MAX_TOKENS, ServeError, Worker};
 
 /// The largest request.
-const LARGEST: usize = 32 << 20;
+const LARGEST: usize = 4 << 20;
 
 /// How long a server that was stopped waits for replies that are being written.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,16 +97,19 @@ async fn respond(worker: Arc<Worker>, request: Request<Incoming>) -> Result<Resp
             if wrong.status == StatusCode::METHOD_NOT_ALLOWED {
                 answer.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, POST"));
             }
+            if wrong.status == StatusCode::TOO_MANY_REQUESTS {
+                answer.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("5"));
+            }
             answer
         }
     };
     Ok(answer)
 }
 
-async fn route(worker: &Worker, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
+async fn route(worker: &Arc<Worker>, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match (request.method(), path.as_str()) {
-        (&Method::GET, "/health") => Ok(json(StatusCode::OK, worker.health().to_string())),
+        (&Method::GET, "/health") => Ok(json(StatusCode::OK, worker.health()?.to_string())),
         (&Method::GET, "/v1/models") => Ok(json(StatusCode::OK, answer::models(worker.name()).to_string())),
         (&Method::POST, "/v1/chat/completions") => complete(worker, Form::Chat, request).await,
         (&Method::POST, "/v1/completions") => complete(worker, Form::Text, request).await,
@@ -118,13 +121,19 @@ async fn route(worker: &Worker, request: Request<Incoming>) -> Result<Response<B
     }
 }
 
-async fn complete(worker: &Worker, form: Form, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
+async fn complete(worker: &Arc<Worker>, form: Form, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
     let body = Limited::new(request.into_body(), LARGEST).collect().await;
     let body = body.map_err(|error| Wrong::request(None, format!("the body could not be read: {error}")))?.to_bytes();
-    let asked = request::read(form, &body, worker)?;
-    let (streamed, usage) = (asked.stream, asked.stream_usage);
     let head = answer::Head::new(form, worker.name(), worker.number());
-    let events = worker.submit(asked)?;
+    let worker = worker.clone();
+    // Long prompts take their time, in which others are to be answered.
+    let asked = move || {
+        let asked = request::read(form, &body, &worker)?;
+        Ok((asked.stream, asked.stream_usage, worker.submit(asked)?))
+    };
+    let asked = tokio::task::spawn_blocking(asked).await;
+    let (streamed, usage, events) =
+        asked.unwrap_or_else(|error| Err(Wrong::failed(format!("the request could not be read: {error}"))))?;
     if streamed {
         return Ok(in_pieces(head, events, usage));
     }

@@ -15,6 +15,9 @@ const CHOICES: usize = 128;
 /// The most stops of one request, and bytes of one.
 const STOPS: (usize, usize) = (16, 256);
 
+/// The most replies of one request: its prompts times its choices.
+const REPLIES: usize = 1024;
+
 /// A body; fields that say nothing to a model of our own are passed over, as other servers do.
 #[derive(Deserialize)]
 struct Body {
@@ -38,6 +41,11 @@ struct Body {
     /// `true` in chats, a number in completions.
     logprobs: Option<Value>,
     echo: Option<bool>,
+    frequency_penalty: Option<Value>,
+    presence_penalty: Option<Value>,
+    logit_bias: Option<Value>,
+    best_of: Option<Value>,
+    response_format: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -46,14 +54,14 @@ struct StreamOptions {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`stop` must be a text or a list of texts")]
 enum Stop {
     One(String),
     Many(Vec<String>),
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`prompt` must be a text, a list of texts, a list of token ids, or a list of such lists")]
 enum Prompt {
     Text(String),
     Ids(Vec<u32>),
@@ -70,7 +78,7 @@ struct RawMessage {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a message's `content` must be a text or a list of parts with texts")]
 enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -102,6 +110,11 @@ pub(super) fn read(form: Form, body: &[u8], worker: &Worker) -> Result<Asked, Wr
     if let Some(model) = body.model.as_deref().filter(|model| *model != worker.name()) {
         return Err(Wrong::model(model, worker.name()));
     }
+    let choices = choices(&body)?;
+    no_other_wishes(&body, choices)?;
+    if form == Form::Text && body.echo == Some(true) {
+        return Err(Wrong::request(Some("echo"), "is not supported: prompts are not given back"));
+    }
     let tools = body.tools.clone().unwrap_or_default();
     let choice = body.tool_choice.as_ref().and_then(Value::as_str);
     if body.tool_choice.is_some() && !matches!(choice, Some("auto" | "none")) {
@@ -126,15 +139,10 @@ pub(super) fn read(form: Form, body: &[u8], worker: &Worker) -> Result<Asked, Wr
             return Err(Wrong::request(Some("prompt"), format!("the model has no token {id}")));
         }
     }
-    if form == Form::Text && body.echo == Some(true) {
-        return Err(Wrong::request(Some("echo"), "is not supported: prompts are not given back"));
-    }
     let most = body.max_completion_tokens.or(body.max_tokens);
-    let max_new = most.map_or(if form == Form::Text { 16 } else { context }, |most| most.min(context as u64) as usize);
-    let choices = body.n.unwrap_or(1);
-    if !(1..=CHOICES).contains(&choices) {
-        return Err(Wrong::request(Some("n"), format!("must lie between 1 and {CHOICES}")));
-    }
+    let max_new = most.map_or(if form == Form::Text { 16 } else { worker.max_tokens().min(context) }, |most| {
+        most.min(context as u64) as usize
+    });
     Ok(Asked {
         prompts,
         choices,
@@ -147,6 +155,42 @@ pub(super) fn read(form: Form, body: &[u8], worker: &Worker) -> Result<Asked, Wr
         stream: body.stream.unwrap_or(false),
         stream_usage: body.stream_options.is_some_and(|options| options.include_usage == Some(true)),
     })
+}
+
+/// How many choices of each prompt.
+fn choices(body: &Body) -> Result<usize, Wrong> {
+    let choices = body.n.unwrap_or(1);
+    if !(1..=CHOICES).contains(&choices) {
+        return Err(Wrong::request(Some("n"), format!("must lie between 1 and {CHOICES}")));
+    }
+    let prompts = match &body.prompt {
+        Some(Prompt::Texts(texts)) => texts.len(),
+        Some(Prompt::Lists(lists)) => lists.len(),
+        _ => 1,
+    };
+    if prompts.saturating_mul(choices) > REPLIES {
+        let message = format!("times the number of prompts must be at most {REPLIES}; ask in several requests");
+        return Err(Wrong::request(Some("n"), message));
+    }
+    Ok(choices)
+}
+
+/// Refuses what would change replies elsewhere and does nothing here.
+fn no_other_wishes(body: &Body, choices: usize) -> Result<(), Wrong> {
+    let zero = |value: &Value| value.as_f64() == Some(0.0);
+    let fields: [(_, _, &dyn Fn(&Value) -> bool, _); 5] = [
+        ("frequency_penalty", &body.frequency_penalty, &zero, "use `repetition_penalty`"),
+        ("presence_penalty", &body.presence_penalty, &zero, "use `repetition_penalty`"),
+        ("logit_bias", &body.logit_bias, &|value| value.as_object().is_some_and(|map| map.is_empty()), "leave it out"),
+        ("best_of", &body.best_of, &|value| value.as_u64() == Some(choices as u64), "use `n`"),
+        ("response_format", &body.response_format, &|value| value["type"] == "text", "only `text` is written"),
+    ];
+    for (name, value, neutral, instead) in fields {
+        if value.as_ref().is_some_and(|value| !value.is_null() && !neutral(value)) {
+            return Err(Wrong::request(Some(name), format!("is not supported; {instead}")));
+        }
+    }
+    Ok(())
 }
 
 fn chat_prompt(body: &Body, tools: &[Value], worker: &Worker) -> Result<Vec<u32>, Wrong> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,6 +18,12 @@ use crate::model::reply::ReplyWriter;
 use crate::model::sample::{Draw, Drawn};
 use crate::model::scheduler::{Counters, Request, Scheduler, Sink, Ticket};
 use crate::model::tokenizer::Tokenizer;
+
+/// New tokens of a chat that does not say how many it wants: what a reply may take is kept free for it.
+pub const MAX_TOKENS: usize = 1024;
+
+/// The most replies that run or wait.
+const QUEUE: usize = 4096;
 
 /// Why a model cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,41 @@ pub struct Worker {
     numbers: AtomicU64,
     seeds: RandomState,
     status: Arc<Mutex<Status>>,
+    max_tokens: usize,
+    queue: Arc<Queue>,
+    gone: Arc<AtomicBool>,
+}
+
+/// How many replies run or wait.
+#[derive(Debug, Default)]
+struct Queue(AtomicUsize);
+
+/// A place in the queue, free again when the reply is done or given up.
+#[derive(Debug)]
+struct Place(Arc<Queue>);
+
+impl Queue {
+    /// So many places; none where there are not enough.
+    fn take(self: &Arc<Self>, count: usize) -> Option<Vec<Place>> {
+        let more = |taken: usize| taken.checked_add(count).filter(|taken| *taken <= QUEUE);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some((0..count).map(|_| Place(self.clone())).collect())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells that the thread has ended, also where it panicked.
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How the thread is.
@@ -79,6 +120,7 @@ struct Reply {
     tokens: Vec<Token>,
     logprobs: bool,
     events: events::UnboundedSender<Result<Event, Wrong>>,
+    _place: Place,
 }
 
 /// What happens to a choice.
@@ -119,7 +161,7 @@ impl Events {
         if self.left == 0 {
             return None;
         }
-        let event = self.receiver.recv().await.unwrap_or_else(|| Err(Wrong::failed("the model went away")));
+        let event = self.receiver.recv().await.unwrap_or_else(|| Err(Wrong::gone()));
         if matches!(event, Ok(Event::End(_))) {
             self.left -= 1;
         }
@@ -150,7 +192,12 @@ impl Worker {
         let (jobs, queue) = mpsc::channel();
         let status = Arc::new(Mutex::new(Status::default()));
         let (tokenizer, told) = (bundle.tokenizer.clone(), status.clone());
-        let work = move || work(scheduler, &queue, &tokenizer, &told);
+        let gone = Arc::new(AtomicBool::new(false));
+        let guard = Gone(gone.clone());
+        let work = move || {
+            let _guard = guard;
+            work(scheduler, &queue, &tokenizer, &told);
+        };
         thread::Builder::new().name("model".to_owned()).spawn(work).map_err(ServeError::Thread)?;
         Ok(Self {
             name: name.to_owned(),
@@ -161,7 +208,21 @@ impl Worker {
             numbers: AtomicU64::new(0),
             seeds: RandomState::new(),
             status,
+            max_tokens: MAX_TOKENS,
+            queue: Arc::default(),
+            gone,
         })
+    }
+
+    /// Gives chats that do not say how many tokens they want so many at most, instead of [`MAX_TOKENS`].
+    #[must_use]
+    pub fn with_max_tokens(mut self, tokens: usize) -> Self {
+        self.max_tokens = tokens;
+        self
+    }
+
+    pub(super) fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     /// The model's name.
@@ -187,9 +248,12 @@ impl Worker {
     }
 
     /// How the server is, and what it has computed.
-    pub(super) fn health(&self) -> Value {
+    pub(super) fn health(&self) -> Result<Value, Wrong> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(Wrong::gone());
+        }
         let Status { running, counters } = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        json!({
+        Ok(json!({
             "status": "ok",
             "model": self.name,
             "running": running,
@@ -197,7 +261,7 @@ impl Worker {
             "reused_tokens": counters.reused,
             "generated_tokens": counters.generated,
             "steps": counters.steps,
-        })
+        }))
     }
 
     /// Queues all choices of a request. Where it names no seed, one is drawn; the first choice has the seed itself.
@@ -205,8 +269,9 @@ impl Worker {
         let seed = asked.seed.unwrap_or_else(|| self.seeds.hash_one(self.number()));
         let (sender, receiver) = events::unbounded_channel();
         let left = asked.prompts.len() * asked.choices;
+        let mut places = self.queue.take(left).ok_or_else(Wrong::busy)?.into_iter();
         for (place, ids) in asked.prompts.iter().enumerate() {
-            for choice in 0..asked.choices {
+            for (choice, queued) in (0..asked.choices).zip(&mut places) {
                 let reply = Reply {
                     index: place * asked.choices + choice,
                     first: choice == 0,
@@ -216,6 +281,7 @@ impl Worker {
                     tokens: Vec::new(),
                     logprobs: asked.logprobs,
                     events: sender.clone(),
+                    _place: queued,
                 };
                 let request = Request {
                     ids: ids.clone(),
@@ -226,7 +292,7 @@ impl Worker {
                     guide: None,
                 };
                 let sent = self.jobs.send(Job { request, reply });
-                sent.map_err(|_| Wrong::failed("the model went away"))?;
+                sent.map_err(|_| Wrong::gone())?;
             }
         }
         Ok(Events { receiver, left })
@@ -308,5 +374,29 @@ impl Sink for Replies<'_> {
             })
         });
         let _ = reply.events.send(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_has_an_end() {
+        let queue = Arc::new(Queue::default());
+        let most = queue.take(QUEUE).unwrap();
+        assert!(queue.take(1).is_none() && queue.take(usize::MAX).is_none());
+        drop(most);
+        assert_eq!(queue.take(3).unwrap().len(), 3);
+        assert_eq!(queue.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_model_that_is_gone_is_not_well() {
+        let worker = Worker::start(&crate::model::bundle::tests::untrained(), "ours", 1 << 20, 4).unwrap();
+        assert_eq!(worker.health().unwrap()["status"], "ok");
+        let gone = Gone(worker.gone.clone());
+        assert!(std::thread::spawn(move || drop(gone)).join().is_ok());
+        assert_eq!(worker.health().unwrap_err().status, hyper::StatusCode::SERVICE_UNAVAILABLE);
     }
 }

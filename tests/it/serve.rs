@@ -150,34 +150,45 @@ fn no_prefix_was_encoded_twice(project: &Project, served: &Served) {
     assert!(encoded <= pages.len() * PAGE + rests, "{encoded} encoded, {} pages and {rests}", pages.len());
 }
 
+fn chat(extra: &Value) -> Value {
+    let mut body = json!({"model": "ours", "messages": [{"role": "user", "content": "I want italian food."}]});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    body
+}
+
 #[test]
 fn the_api_is_openais() {
     let project = project();
-    let mut served = Served::start(&project, &[]);
+    let served = Served::start(&project, &["--max-tokens", "7"]);
     let (status, health) = served.ask("GET", "/health", "");
     assert!(status == 200 && health.contains("\"ok\""), "{health}");
     assert!(served.ask("GET", "/v1/models", "").1.contains("\"id\":\"ours\""));
+    streams_say_what_whole_answers_say(&served);
+    let text = json!({"model": "ours", "prompt": ["I want", "The"], "max_tokens": 5, "seed": 1, "logprobs": 1});
+    let (status, answer) = served.json("/v1/completions", &text);
+    assert!(
+        status == 200 && answer["choices"][1]["text"].is_string() && answer["object"] == "text_completion",
+        "{answer}"
+    );
+    let (_, answer) = served.json("/v1/chat/completions", &chat(&json!({"seed": 3})));
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 7, "{answer}");
+    wrong_requests_are_told_why(&served);
+    hanging_up_and_stopping(served);
+}
 
-    let chat = |extra: Value| {
-        let mut body = json!({"model": "ours", "messages": [{"role": "user", "content": "I want italian food."}]});
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        body
-    };
+fn streams_say_what_whole_answers_say(served: &Served) {
     let ask = json!({"seed": 3, "n": 3, "max_tokens": 12, "logprobs": true, "temperature": 0.9});
-    let (status, whole) = served.json("/v1/chat/completions", &chat(ask.clone()));
+    let (status, whole) = served.json("/v1/chat/completions", &chat(&ask));
     assert_eq!(status, 200, "{whole}");
     assert_eq!(whole["object"], "chat.completion");
     let texts: Vec<&str> = (0..3).map(|n| whole["choices"][n]["message"]["content"].as_str().unwrap()).collect();
     assert!(texts[0] != texts[1] && texts[1] != texts[2], "{texts:?}");
-    let logprobs = whole["choices"][0]["logprobs"]["content"].as_array().unwrap();
-    assert!(!logprobs.is_empty() && logprobs.iter().all(|token| token["logprob"].as_f64().unwrap() < 0.0));
     let usage = &whole["usage"];
     assert_eq!(
         usage["total_tokens"].as_u64(),
         Some(usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap())
     );
-    // The same seed says the same again, and as a stream.
-    let mut streamed = chat(ask);
+    let mut streamed = chat(&ask);
     streamed["stream"] = true.into();
     streamed["stream_options"] = json!({"include_usage": true});
     let pieces = served.pieces("/v1/chat/completions", &streamed);
@@ -185,6 +196,10 @@ fn the_api_is_openais() {
         let own = pieces.iter().filter(|piece| piece["choices"][0]["index"] == n);
         let told: String = own.clone().filter_map(|piece| piece["choices"][0]["delta"]["content"].as_str()).collect();
         assert_eq!(told, *text);
+        let logprobs = whole["choices"][n]["logprobs"]["content"].as_array().unwrap();
+        assert!(!logprobs.is_empty() && logprobs.iter().all(|token| token["logprob"].as_f64().unwrap() < 0.0));
+        let told = own.clone().filter_map(|piece| piece["choices"][0]["logprobs"]["content"].as_array()).flatten();
+        assert!(told.eq(logprobs), "{pieces:?}");
         assert_eq!(own.clone().filter(|piece| piece["choices"][0]["delta"]["role"] == "assistant").count(), 1);
         let end = own.clone().next_back().unwrap();
         assert_eq!(end["choices"][0]["finish_reason"], whole["choices"][n]["finish_reason"]);
@@ -192,19 +207,14 @@ fn the_api_is_openais() {
     assert_eq!(pieces.last().unwrap()["usage"], *usage);
     // A stop ends a reply and is no part of it.
     let stop: String = texts[0].chars().skip(3).take(2).collect();
-    let stopped = chat(json!({"seed": 3, "max_tokens": 12, "temperature": 0.9, "stop": stop}));
+    let stopped = chat(&json!({"seed": 3, "max_tokens": 12, "temperature": 0.9, "stop": stop}));
     let (_, answer) = served.json("/v1/chat/completions", &stopped);
     assert_eq!(answer["choices"][0]["message"]["content"], texts[0][..texts[0].find(&stop).unwrap()]);
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+}
 
-    let text = json!({"model": "ours", "prompt": ["I want", "The"], "max_tokens": 5, "seed": 1, "logprobs": 1});
-    let (status, answer) = served.json("/v1/completions", &text);
-    assert!(
-        status == 200 && answer["choices"][1]["text"].is_string() && answer["object"] == "text_completion",
-        "{answer}"
-    );
-
-    let wrong = |extra: Value| served.json("/v1/chat/completions", &chat(extra));
+fn wrong_requests_are_told_why(served: &Served) {
+    let wrong = |extra: Value| served.json("/v1/chat/completions", &chat(&extra));
     for (extra, status, param) in [
         (json!({"model": "theirs"}), 404, json!("model")),
         (json!({"messages": []}), 400, json!("messages")),
@@ -213,19 +223,35 @@ fn the_api_is_openais() {
         (json!({"n": 0}), 400, json!("n")),
         (json!({"stop": ["a", ""]}), 400, json!("stop")),
         (json!({"messages": [{"role": "robot", "content": "x"}]}), 400, json!("messages[0].role")),
+        (json!({"frequency_penalty": 0.5}), 400, json!("frequency_penalty")),
+        (json!({"presence_penalty": -1}), 400, json!("presence_penalty")),
+        (json!({"logit_bias": {"5": 3}}), 400, json!("logit_bias")),
+        (json!({"best_of": 4}), 400, json!("best_of")),
+        (json!({"response_format": {"type": "json_object"}}), 400, json!("response_format")),
     ] {
         let (found, body) = wrong(extra);
         assert_eq!((found, &body["error"]["param"]), (status, &param), "{body}");
         assert_eq!(body["error"]["type"], "invalid_request_error");
     }
+    let neutral = json!({"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1, "max_tokens": 2,
+        "response_format": {"type": "text"}});
+    assert_eq!(wrong(neutral).0, 200);
+    let (status, body) = wrong(json!({"stop": 5}));
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && message.contains("`stop` must be a text or a list of texts"), "{message}");
+    let many = json!({"prompt": vec!["I"; 9], "n": 128});
+    assert_eq!(served.json("/v1/completions", &many).0, 400);
     let (status, body) = wrong(json!({"messages": [{"role": "user", "content": "food ".repeat(2_000)}]}));
     assert_eq!((status, &body["error"]["code"]), (400, &json!("context_length_exceeded")));
     assert_eq!(served.ask("POST", "/v1/chat/completions", "{").0, 400);
     assert_eq!(served.ask("GET", "/v1/nothing", "").0, 404);
     assert_eq!(served.ask("GET", "/v1/completions", "").0, 405);
+}
 
-    // One that hangs up is given up; a stop lets what runs end.
-    drop(served.open("POST", "/v1/chat/completions", &chat(json!({"stream": true})).to_string()));
+/// One that hangs up is given up; a stop lets what runs end.
+fn hanging_up_and_stopping(mut served: Served) {
+    let long = chat(&json!({"stream": true, "max_tokens": 800}));
+    drop(served.open("POST", "/v1/chat/completions", &long.to_string()));
     assert!(within(30, || served.ask("GET", "/health", "").1.contains("\"running\":0")));
     let mut running =
         served.open("POST", "/v1/completions", &json!({"prompt": "I", "max_tokens": 800, "n": 32}).to_string());

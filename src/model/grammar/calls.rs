@@ -64,10 +64,9 @@ impl CallFormat {
 
     fn hermes(&self, grammar: &mut Grammar) -> Expression {
         let call = self.calls(grammar, "arguments");
-        let plain = |byte: u8| (byte == b'\n' || (0x20..0x7f).contains(&byte)) && byte != b'<';
-        // A reply that is one JSON object would be read as a call of another family.
-        let first =
-            grammar.character(|byte| plain(byte) && !byte.is_ascii_whitespace() && byte != b'{' && byte != b'[');
+        // No mark, and no brace or bracket: calls of other families begin with these, wherever they stand.
+        let plain = |byte: u8| (byte == b'\n' || (0x20..0x7f).contains(&byte)) && !b"<{[".contains(&byte);
+        let first = grammar.character(|byte| plain(byte) && !byte.is_ascii_whitespace());
         let other = grammar.character(plain);
         let others = grammar.many(other);
         let said = grammar.then(first, others);
@@ -122,6 +121,7 @@ mod tests {
     use crate::dialogue::command::{Command, parse};
     use crate::dialogue::tools::TOOLS;
     use crate::model::calls::split;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn format(form: CallForm) -> CallFormat {
@@ -185,6 +185,40 @@ mod tests {
             r#"{"kind": "a", "count": 1, "box": {}}"#,
         ] {
             assert!(!fits(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn text_that_would_be_read_as_another_familys_call_does_not_fit() {
+        let (mut grammar, reply) = format(CallForm::Hermes).grammar();
+        for text in ["a[TOOL_CALLS] x", "\u{3000}{\"name\": \"nope\"}", "a {", "<|python_tag|>{}"] {
+            assert!(!grammar.fits(reply, text), "{text}");
+        }
+        assert!(grammar.fits(reply, "Which area (north or south)?"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_fits_calls_only_tools_that_there_are(parts in prop::collection::vec(0..12_usize, 1..24)) {
+            let (mut grammar, mut rest) = format(CallForm::Hermes).grammar();
+            let pieces = [
+                "<tool_call>", "\n", "{\"name\": \"search_hotel\", \"arguments\": {}}", "</tool_call>", "[TOOL_CALLS]",
+                "{\"name\": \"nope\"}", "\u{3000}", "[", "{", "<|python_tag|>", "so, ", ";",
+            ];
+            let mut text = String::new();
+            for part in parts {
+                let next = grammar.behind(rest, pieces[part].as_bytes());
+                if next == super::super::NEVER {
+                    continue;
+                }
+                rest = next;
+                text.push_str(pieces[part]);
+                if grammar.fits_empty(rest) {
+                    let (_, calls) = split(&text);
+                    prop_assert!(calls.iter().all(|call| call.name == "search_hotel"), "{}", text);
+                    prop_assert_eq!(calls.len(), text.matches("search_hotel").count());
+                }
+            }
         }
     }
 
