@@ -41,7 +41,9 @@ fn main() -> Outcome<()> {
     // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some((cache, wanted)) = arguments.split_first() else {
-        return Err("usage: gpu CACHE check | small | small-f32 | generate | large | generate-large ...".into());
+        // `cargo test --all-targets` runs every bench without arguments: nothing is asked for, and nothing is wrong.
+        println!("usage: gpu CACHE check | small | small-f32 | generate | large | generate-large ...");
+        return Ok(());
     };
     let cache = Path::new(cache);
     for wanted in wanted {
@@ -231,8 +233,9 @@ fn generate(
 }
 
 /// The shapes that are checked: what sets the families apart, and sizes that the kernels treat differently.
-const SHAPES: [(&str, &str); 4] = [
+const SHAPES: [(&str, &str); 5] = [
     ("llama", r#"{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}"#),
+    ("llama-48", r#"{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 48}"#),
     (
         "qwen2",
         r#"{"model_type": "qwen2", "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "tie_word_embeddings": false}"#,
@@ -286,7 +289,30 @@ fn check(cache: &Path) -> Outcome<()> {
             check_sampling(&format!("{name} {}", if half { "bf16" } else { "f32" }), &plain, &place, half, &mut wrong)?;
         }
     }
+    check_impossible(cache, &mut wrong)?;
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// A model whose numbers are none draws no token, and says so.
+fn check_impossible(cache: &Path, wrong: &mut Vec<String>) -> Outcome<()> {
+    let decoder = Decoder::init(&shaped(SHAPES[0].1)?, 3, &Device::flex())?;
+    let capacity = Capacity { pages: 64, rows: 4, tokens: 1024, ahead: 4 };
+    for temperature in [0.0, 1.0] {
+        let mut inference = Inference::new(&Gpu::open(0)?, decoder.architecture(), Number::Bf16, capacity, cache)?;
+        inference.fill(|path| {
+            let numbers = decoder.numbers(path).map_err(CudaError::Model)?;
+            Ok::<_, CudaError>(vec![f32::NAN; numbers.len()])
+        })?;
+        let mut scheduler = Scheduler::new(Box::new(CudaExecutor::with(inference)));
+        let draw = Draw { temperature, ..Draw::default() };
+        scheduler.submit(Request { ids: vec![1, 2, 3], max_new: 5, draw, seed: 1, logprobs: true, guide: None });
+        let outcome = scheduler.run(&mut Count::default()).map_err(|error| error.to_string());
+        println!("no numbers at temperature {temperature}: {outcome:?}");
+        if !outcome.is_err_and(|error| error.contains("no token can be drawn")) {
+            wrong.push(format!("a model without numbers drew tokens at temperature {temperature}"));
+        }
+    }
+    Ok(())
 }
 
 /// Two updates on both devices: log-probabilities, gradients' norms, and how far parameters moved.

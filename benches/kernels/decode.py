@@ -35,7 +35,7 @@ class Decode:
 
 
 def check_attention():
-    for d, dtype, heads, kv in [(64, BF16, 8, 8), (128, BF16, 32, 8), (64, F32, 7, 1), (96, BF16, 6, 2), (80, F32, 4, 4), (256, BF16, 4, 1), (32, BF16, 8, 1), (16, F32, 2, 1)]:
+    for d, dtype, heads, kv in [(64, BF16, 8, 8), (128, BF16, 32, 8), (64, F32, 7, 1), (96, BF16, 6, 2), (80, F32, 4, 4), (256, BF16, 4, 1), (32, BF16, 8, 1), (16, F32, 2, 1), (48, BF16, 4, 2), (48, F32, 6, 2)]:
         lengths = [1, 37, 16, 500]
         k, v, table, rows = pages_of(lengths, kv, d, dtype)
         q = random(len(lengths), heads + 2 * kv, d, dtype=dtype)

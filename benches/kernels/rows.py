@@ -185,7 +185,7 @@ def check_step():
     for step in (1, 2, 3):
         leaf.grad = g * step * 0.5
         optimiser.step()
-        k("adamw", ceil(count, 1024), 256, w, copy, g * step, m, v, COUNT(count), 1e-2, 0.9, 0.99, 1e-8, 0.1, 1 - 0.9**step, 1 - 0.99**step, 0.5)
+        k("adamw", ceil(count, 1024), 256, w, copy, g * step, m, v, COUNT(count), 1e-2, 1 - 0.9, 0.99, 1 - 0.99, 1e-8, 0.1, 1 - 0.9**step, 1 - 0.99**step, 0.5)
     check("adamw, three steps", w, leaf, 1e-6)
     expect("adamw copy", torch.equal(copy, w.to(BF16)))
     part = poison(64, dtype=torch.float64)
@@ -238,6 +238,6 @@ def bench():
     del logits, grad
     k, count = Kernels("step.cu"), 30_000_000
     p, g, a, b, copy = (*(random(count) for _ in range(2)), torch.zeros(count, device="cuda"), torch.zeros(count, device="cuda"), torch.empty(count, device="cuda", dtype=BF16))
-    report("adamw 30 M", seconds(lambda: k("adamw", ceil(count, 1024), 256, p, copy, g, a, b, COUNT(count), 1e-3, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1.0)), bytes=30 * count)
+    report("adamw 30 M", seconds(lambda: k("adamw", ceil(count, 1024), 256, p, copy, g, a, b, COUNT(count), 1e-3, 1 - 0.9, 0.99, 1 - 0.99, 1e-8, 0.1, 0.1, 0.01, 1.0)), bytes=30 * count)
     part = torch.empty(1024, device="cuda", dtype=torch.float64)
     report("sum_squares 30 M", seconds(lambda: k("sum_squares", 1024, 256, part, g, COUNT(count))), bytes=4 * count)

@@ -2,6 +2,10 @@
 //!
 //! The decoder stays on the processor; its numbers go to the device at the beginning, and the trained ones come back at the
 //! end and for checkpoints.
+//!
+//! A call's sequences are computed in parts as large as the device has room for when the learner is opened. What an adapter's
+//! dropout drops follows the part and the place in it. So a training with dropout that goes on after an interruption while
+//! the device has other room (or on another device) drops other numbers than it would have: as likely, but not the same.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -139,7 +139,7 @@ pub struct LearnerSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32 bits.
+    /// 32 bits; on CUDA, factors of matrix products are rounded to TF32 (10 bits behind the point).
     #[default]
     F32,
     /// 16 bits with the exponents of 32; the optimiser keeps weights of 32 bits. Not on the processor.

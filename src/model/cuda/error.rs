@@ -66,6 +66,11 @@ pub enum CudaError {
     /// The model asks for what the kernels do not compute.
     #[error("the CUDA kernels do not take this model: {0}")]
     Model(String),
+    /// No token can be drawn from what the model gives.
+    #[error(
+        "no token can be drawn: the model's logits are no numbers or infinite; its weights may be damaged, or too large to compute with in bf16"
+    )]
+    Logits,
     /// The driver refused a call, or work before it failed.
     #[error("CUDA: {0}")]
     Driver(String),

@@ -13,7 +13,7 @@ use super::blas::{Matrix, Number};
 use super::driver::{Address, Arguments, Buffer, Gpu};
 use super::network::{Network, Space};
 use super::passes::{Mode, Scratch};
-use super::steps::Steps;
+use super::steps::{Steps, possible};
 use super::table::Table;
 use crate::model::architecture::Architecture;
 
@@ -354,7 +354,7 @@ impl Inference {
             let drawn = self.steps.draw_once(network, places.iter().map(|place| asks[*place].wanted))?;
             for (place, drawn) in places.iter().zip(drawn) {
                 if matches!(asks[*place].wanted, Wanted::Tokens(..)) {
-                    given[*place] = Given::Tokens(vec![drawn]);
+                    given[*place] = Given::Tokens(vec![possible(drawn)?]);
                 }
             }
         }

@@ -346,7 +346,8 @@ mod tests {
             eprintln!("not compiled: {missing}");
             return;
         }
-        for target in [TARGET, Target { head: 32, group: 1, half: false, ..TARGET }] {
+        let single = Target { head: 32, group: 1, half: false, ..TARGET };
+        for target in [TARGET, single, Target { head: 48, group: 2, ..TARGET }] {
             for unit in units(target) {
                 let binary = unit.compile().unwrap_or_else(|error| panic!("{error}"));
                 assert!(whole(&binary), "{}", unit.module);

@@ -185,7 +185,7 @@ impl Steps {
         &self,
         network: &Network,
         wanted: impl ExactSizeIterator<Item = Wanted<'a>>,
-    ) -> Result<Vec<(u32, f32)>, CudaError> {
+    ) -> Result<Vec<(i32, f32)>, CudaError> {
         let state = State::new(wanted.len(), self.ahead, self.stride);
         let mut words = vec![0; state.sent];
         for (row, wanted) in wanted.enumerate() {
@@ -197,7 +197,7 @@ impl Steps {
         self.sample(network, &state)?;
         let tokens: Vec<i32> = network.gpu.download(self.at(state.token), state.batch)?;
         let log_probs: Vec<f32> = network.gpu.download(self.at(state.log_prob), state.batch)?;
-        Ok(tokens.into_iter().map(|token| token as u32).zip(log_probs).collect())
+        Ok(tokens.into_iter().zip(log_probs).collect())
     }
 
     fn sample(&self, network: &Network, state: &State) -> Result<(), CudaError> {
@@ -312,10 +312,11 @@ impl Inference {
             }
             let drawn: Vec<i32> = network.gpu.download(steps.at(state.drawn), count * batch)?;
             let log_probs: Vec<f32> = network.gpu.download(steps.at(state.drawn_log_probs), count * batch)?;
-            given.extend(asks.iter().enumerate().map(|(row, ask)| {
+            for (row, ask) in asks.iter().enumerate() {
                 let places = (0..uniforms(ask).len()).map(|step| step * batch + row);
-                Given::Tokens(places.map(|place| (drawn[place] as u32, log_probs[place])).collect())
-            }));
+                let tokens = places.map(|place| possible((drawn[place], log_probs[place])));
+                given.push(Given::Tokens(tokens.collect::<Result<_, _>>()?));
+            }
         }
         Ok(given)
     }
@@ -337,6 +338,11 @@ impl Steps {
         }
         words
     }
+}
+
+/// A token that the kernels drew; they write -1 where no token is possible.
+pub(super) fn possible((token, log_prob): (i32, f32)) -> Result<(u32, f32), CudaError> {
+    u32::try_from(token).map(|token| (token, log_prob)).map_err(|_| CudaError::Logits)
 }
 
 fn uniforms<'a>(ask: &Ask<'a>) -> &'a [f32] {
@@ -415,6 +421,13 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_no_token_is_possible_none_comes_out() {
+        assert_eq!(possible((7, -0.5)).unwrap(), (7, -0.5));
+        let error = possible((-1, f32::NEG_INFINITY)).unwrap_err().to_string();
+        assert!(error.starts_with("no token can be drawn: the model's logits are no numbers"), "{error}");
+    }
 
     #[test]
     fn batches_are_padded_to_few_sizes() {

@@ -396,7 +396,9 @@ impl Trainer {
             let corrections = [self.adam.beta_1, self.adam.beta_2].map(|beta| 1.0 - beta.powi(power));
             let arenas = [weights::Kept::Gradient, weights::Kept::Mean, weights::Kept::Square];
             let at = |kept| weights.arena(kept).plus(first * 4);
-            let settings = [learning_rate, self.adam.beta_1, self.adam.beta_2, self.adam.epsilon, decay];
+            let Adam { beta_1, beta_2, epsilon, .. } = self.adam;
+            // What is left of 1 is taken here: in `f32` it would lose digits.
+            let settings = [learning_rate, 1.0 - beta_1, beta_2, 1.0 - beta_2, epsilon, decay];
             let arguments = Arguments::default()
                 .all([at(weights::Kept::Parameter), copies])
                 .all(arenas.map(at))

@@ -17,10 +17,11 @@ typedef float T;
 #define PAGE 16
 #define WARPS 4
 #define MOST_SPLITS 64
-#define LANES (HEAD >= 64 ? 8 : HEAD / 8)          // of a key
+#define LANES (HEAD >= 64 ? 8 : HEAD >= 32 ? 4 : 2) // of a key; a power of two, so that keys share a warp out evenly
 #define CHUNKS ((HEAD / 8 + LANES - 1) / LANES)    // of eight numbers that a lane has
 #define KEYS (WARP / LANES)                        // that a warp looks at together
 #define TURNS (PAGE / KEYS)                        // for a page
+static_assert(HEAD % 8 == 0 && WARP % LANES == 0 && PAGE % KEYS == 0, "lanes, keys and pages must come out even");
 
 // The most query heads of a group that a block can take: their sums fit into registers.
 constexpr int heads_of_block() {

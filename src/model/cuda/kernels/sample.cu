@@ -227,7 +227,7 @@ DEVICE float log_sum(const Row &row, u64 *scratch, float *sums) {
 // the likeliest, the smallest id on ties), then only the top_k likeliest tokens (0: all), of these the likeliest whose probabilities
 // reach top_p (1: all), of these those at least min_p times as likely as the likeliest (0: all). They share [0, 1) in the order of
 // their ids, by probability; drawn is the one in whose share uniforms[*step, b] lies (row 0 where step is null). A logit that is no number is
-// impossible. logprob[b], where given: the token's log-probability by the plain logits. temperature .. top_k may be null.
+// impossible; where no token is possible, or a logit is +infinity, -1 is drawn. logprob[b], where given: the token's log-probability by the plain logits. temperature .. top_k may be null.
 // Weights lighter than 2^-44 of the likeliest are none. Sums are of whole numbers: nothing depends on the order of threads.
 // grid b, block = v <= 1024 ? 256 : 1024.
 KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *logits, int ld, const float *temperature,
@@ -246,7 +246,8 @@ KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *l
     best = max_block(best, scratch);
     int chosen = (int)~(u32)best;
     float top = row.at(chosen), heat = temperature ? temperature[i] : 1.0f;
-    if (heat > 0.0f && top > NEGATIVE_INFINITY) {
+    bool possible = top > NEGATIVE_INFINITY && top < -NEGATIVE_INFINITY; // the same for the whole block
+    if (heat > 0.0f && possible) {
         Kept kept = {0, top, 1.0f / heat, NEGATIVE_INFINITY};
         if (top_k && top_k[i] > 0 && top_k[i] < v) kept.floor = cut<true>(row, kept, top_k[i], bins, groups, found, scratch);
         if (top_p && top_p[i] < 1.0f) {
@@ -263,15 +264,15 @@ KERNEL __launch_bounds__(1024) sample(int *token, float *logprob, const float *l
     }
     if (logprob) {
         float whole = log_sum(row, scratch, sums);
-        if (threadIdx.x == 0) logprob[i] = row.logits[chosen] - whole;
+        if (threadIdx.x == 0) logprob[i] = possible ? row.logits[chosen] - whole : NEGATIVE_INFINITY;
     }
-    if (threadIdx.x == 0) token[i] = chosen;
+    if (threadIdx.x == 0) token[i] = possible ? chosen : -1;
 }
 
 // What follows a step of decoding, for b sequences: the drawn token becomes the next input (ids); position and number of keys
 // move on by one; row is the cache row of the new position, by the page table [b, stride] of pages of 16 tokens.
 // out_tokens[*step, b] and out_logprobs[*step, b] keep the token; *step moves on. seen, where given, gets the token's bit.
-// A sequence with pos < 0 is none: nothing of it changes.
+// A sequence with pos < 0 is none: nothing of it changes. A token of -1 is kept as it is, and token 0 is what comes in next.
 // grid 1, block = b rounded up to a multiple of 32, b <= 1024.
 KERNEL advance(int *ids, int *pos, int *len, int *row, const int *token, const float *logprob, int *out_tokens,
                float *out_logprobs, int *step, const int *table, int stride, int b, u32 *seen, int v) {
@@ -282,10 +283,10 @@ KERNEL advance(int *ids, int *pos, int *len, int *row, const int *token, const f
     int drawn = token[i], place = pos[i] + 1;
     out_tokens[(i64)now * b + i] = drawn;
     if (out_logprobs) out_logprobs[(i64)now * b + i] = logprob[i];
-    ids[i] = drawn;
+    ids[i] = drawn < 0 ? 0 : drawn;
     pos[i] = place;
     len[i] += 1;
     // The step after the last one may lie behind the table.
     if (place / 16 < stride) row[i] = table[(i64)i * stride + place / 16] * 16 + place % 16;
-    if (seen) seen[(i64)i * ((v + 31) / 32) + drawn / 32] |= 1u << drawn % 32;
+    if (seen && drawn >= 0) seen[(i64)i * ((v + 31) / 32) + drawn / 32] |= 1u << drawn % 32;
 }

@@ -3,9 +3,10 @@
 
 // AdamW (Loshchilov and Hutter 2019, as torch computes it) on `count` parameters: with g times `factor`, m and v the running means,
 // w -= lr * wd * w, then w -= lr * (m / c1) / (sqrt(v / c2) + eps), where c1 = 1 - b1^t and c2 = 1 - b2^t.  `copy`, where given,
-// gets w as bf16.  All but copy are aligned to 16 bytes, copy to 8.  grid ceil(count / 4 / 256), block 256.
-KERNEL adamw(float *w, bf16 *copy, const float *g, float *m, float *v, i64 count, float lr, float b1, float b2, float eps,
-             float wd, float c1, float c2, float factor) {
+// gets w as bf16.  rest1 and rest2 are 1 - b1 and 1 - b2, taken where b1 and b2 are not yet rounded.
+// All but copy are aligned to 16 bytes, copy to 8.  grid ceil(count / 4 / 256), block 256.
+KERNEL adamw(float *w, bf16 *copy, const float *g, float *m, float *v, i64 count, float lr, float rest1, float b2, float rest2,
+             float eps, float wd, float c1, float c2, float factor) {
     i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (first >= count) return;
     int live = count - first < 4 ? (int)(count - first) : 4;
@@ -19,8 +20,8 @@ KERNEL adamw(float *w, bf16 *copy, const float *g, float *m, float *v, i64 count
     float root = rsqrtf(c2);
     for (int j = 0; j < 4; ++j) {
         float s = slope.v[j] * factor;
-        mean.v[j] += (s - mean.v[j]) * (1.0f - b1);
-        square.v[j] = b2 * square.v[j] + (1.0f - b2) * s * s;
+        mean.v[j] += (s - mean.v[j]) * rest1;
+        square.v[j] = b2 * square.v[j] + rest2 * s * s;
         weight.v[j] -= lr * wd * weight.v[j];
         weight.v[j] -= lr / c1 * mean.v[j] / (sqrtf(square.v[j]) * root + eps);
     }
