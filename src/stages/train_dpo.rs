@@ -30,9 +30,9 @@ training_stage! {
         /// The share of pairs that are taken to be the wrong way round: for judges that err. Not with `spin`.
         #[serde(default)]
         pub label_smoothing: f64,
-        /// With `selm`: how much it counts that the model leaves what the base says.
-        #[serde(default = "alpha")]
-        pub alpha: f64,
+        /// With `selm` alone: how much it counts that the model leaves what the base says; 0.001, where absent.
+        #[serde(default)]
+        pub alpha: Option<f64>,
     }
 }
 
@@ -40,9 +40,8 @@ fn beta() -> f64 {
     0.1
 }
 
-fn alpha() -> f64 {
-    0.001
-}
+/// What `alpha` is where it is absent.
+const ALPHA: f64 = 0.001;
 
 fn batch_size() -> usize {
     8
@@ -59,13 +58,13 @@ fn warmup_ratio() -> f64 {
 impl TrainDpo {
     fn pair_settings(&self) -> PairSettings {
         let Self { loss, beta, label_smoothing, alpha, .. } = *self;
-        PairSettings { loss, constants: PairConstants { beta, label_smoothing, alpha } }
+        PairSettings { loss, constants: PairConstants { beta, label_smoothing, alpha: alpha.unwrap_or(ALPHA) } }
     }
 }
 
 impl Stage for TrainDpo {
     const KIND: &'static str = "train.dpo";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXAMPLE: &'static str = "\
 dpo:
   kind: train.dpo
@@ -84,7 +83,10 @@ dpo:
     fn check(&self) -> Vec<Problem> {
         let mut problems = parameters::check(&self.settings(), &self.preparation(), false);
         problems.extend(positive("beta", self.beta));
-        problems.extend(not_negative("alpha", self.alpha));
+        problems.extend(self.alpha.and_then(|alpha| not_negative("alpha", alpha)));
+        if self.alpha.is_some() && self.loss != PairLoss::Selm {
+            problems.push(Problem::new("alpha", "counts with `loss: selm` alone: leave it out"));
+        }
         if !(0.0..0.5).contains(&self.label_smoothing) {
             problems.push(Problem::new("label_smoothing", "must be at least 0 and less than 0.5"));
         } else if self.loss == PairLoss::Spin && self.label_smoothing > 0.0 {
@@ -108,6 +110,7 @@ dpo:
             Prepared::read(context, &preparation, &EXAMPLES, |tokenizer, examples: &[PairExample], limit| {
                 encode::pairs(tokenizer, examples, limit, self.too_long)
             })?;
+        prepared.warn_of_warmup(context, &settings);
         let listener = Listener::new(context);
         let (base, pairs) = (prepared.base.decoder.clone(), self.pair_settings());
         let trained = dpo::train(base, prepared.examples(), &settings, pairs, context.scratch()?, &listener);

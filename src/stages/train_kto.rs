@@ -89,18 +89,18 @@ impl TrainKto {
         }
     }
 
-    fn warn_of_cut_pairs(&self, context: &Context, rows: &[KtoRow], kto: &KtoSettings) {
+    fn warn_of_cut_pairs(&self, context: &Context, rows: &[KtoRow], which: &str, kto: &KtoSettings) {
         let cut = kto::cut_pairs(rows, self.batch_size, kto, self.seed);
         if cut > 0 {
             let (count, limit) = (rows.len(), kto.max_length);
-            context.warn(format!("{cut} of {count} mismatched pairs are cut at `max_length`, {limit} tokens"));
+            context.warn(format!("{cut} of {count} mismatched pairs{which} are cut at `max_length`, {limit} tokens"));
         }
     }
 }
 
 impl Stage for TrainKto {
     const KIND: &'static str = "train.kto";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const REPLACED: &'static [(&'static str, &'static str)] =
         &[("balance", "`desirable_weight: auto` and `undesirable_weight: auto`, the defaults, balance the rows")];
     const EXAMPLE: &'static str = "\
@@ -159,7 +159,10 @@ kto:
         let weights = self.weights(&prepared.train);
         let kto = self.kto_settings(&weights, prepared.max_length);
         Self::tell_weights(context, &prepared.train, &weights);
-        self.warn_of_cut_pairs(context, &prepared.train, &kto);
+        self.warn_of_cut_pairs(context, &prepared.train, "", &kto);
+        let unshuffled = KtoSettings { shuffle: false, ..kto.clone() };
+        self.warn_of_cut_pairs(context, &prepared.held_out, " of held-out examples", &unshuffled);
+        prepared.warn_of_warmup(context, &settings);
         let listener = Listener::new(context);
         let base = prepared.base.decoder.clone();
         let trained = kto::train(base, prepared.examples(), &settings, &kto, context.scratch()?, &listener);

@@ -44,7 +44,7 @@ fn warmup_ratio() -> f64 {
 
 impl Stage for TrainSft {
     const KIND: &'static str = "train.sft";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const EXAMPLE: &'static str = "\
 sft:
   kind: train.sft
@@ -83,6 +83,7 @@ sft:
                 encode::sft(tokenizer, examples, limit, self.too_long)
             })?;
         let sft = SftSettings { bucketing: self.bucketing };
+        prepared.warn_of_warmup(context, &settings);
         let listener = Listener::new(context);
         let base = prepared.base.decoder.clone();
         let trained = sft::train(base, prepared.examples(), &settings, sft, context.scratch()?, &listener);

@@ -20,8 +20,9 @@ use crate::train::batch::Sequence;
 use crate::train::dpo::PairRow;
 use crate::train::encode::{EncodeError, Encoded};
 use crate::train::kto::KtoRow;
+use crate::train::plan::Plan;
 use crate::train::rows::{Fate, TrainRow, reached};
-use crate::train::{Examples, TrainError, TrainLog, Trained};
+use crate::train::{Examples, RowName, Settings, TrainError, TrainLog, Trained};
 
 /// The model that training begins with.
 pub(super) const BASE: Folder = Folder::new("base", "model.bundle/v1");
@@ -72,6 +73,11 @@ impl Example for PairExample {
     }
 }
 
+/// The places of the examples of this fate.
+fn places(rows: &[TrainRow], fate: Fate) -> Vec<u64> {
+    rows.iter().filter(|row| row.fate == fate).map(|row| row.place).collect()
+}
+
 /// What an example becomes.
 pub(super) trait Encodable {
     /// The dialogue that it comes from.
@@ -106,6 +112,8 @@ pub(super) struct Prepared<T> {
     pub train: Vec<T>,
     /// What is measured.
     pub held_out: Vec<T>,
+    /// Their places among the examples that were read.
+    measured: Vec<u64>,
     /// Every example of input `examples`.
     rows: Vec<TrainRow>,
     /// Whether the whole model is written, and not its adapters alone.
@@ -134,13 +142,37 @@ impl<T: Encodable> Prepared<T> {
         for row in rows.iter_mut().filter(|row| row.fate == Fate::Trained && chosen.contains(&row.dialogue)) {
             (row.fate, row.trained_tokens) = (Fate::HeldOut, 0);
         }
+        let mut measured = places(&rows, Fate::HeldOut);
         if context.optional_input(EVAL_EXAMPLES).is_some() {
             let examples = context.read(&Port::<E>::new(EVAL_EXAMPLES))?;
             let Encoded { rows, examples } = encode(&base.tokenizer, &examples, max_length)?;
             warn(context, &examples, "examples of `eval_examples`", max_length);
-            held_out = rows;
+            ensure!(
+                !rows.is_empty() || train.is_empty(),
+                "there is nothing to measure: input `eval_examples` has {} examples, and none of them can be measured",
+                examples.len()
+            );
+            (held_out, measured) = (rows, places(&examples, Fate::Trained));
         }
-        Ok(Self { base, max_length, train, held_out, rows, merge: preparation.merge })
+        ensure!(
+            preparation.eval_share <= 0.0 || !held_out.is_empty() || train.is_empty(),
+            "there is nothing to measure: `eval_share` holds out whole dialogues, but all examples that can be trained on come from \
+             one; give examples of more dialogues or connect input `eval_examples`"
+        );
+        Ok(Self { base, max_length, train, held_out, measured, rows, merge: preparation.merge })
+    }
+
+    /// Warns of a learning rate that rises until the end.
+    pub(super) fn warn_of_warmup(&self, context: &Context, settings: &Settings) {
+        let steps = Plan::new(self.train.len(), settings).steps;
+        let warmup = settings.warmup.steps(steps);
+        if steps > 0 && warmup >= steps {
+            let learnt = if steps == 1 { ": nothing is learnt" } else { "" };
+            context.warn(format!(
+                "the warm-up has {warmup} steps, the training {steps}, so the learning rate begins at 0 and never gets to \
+                 `learning_rate`{learnt}; `warmup_steps: 0` begins at its height"
+            ));
+        }
     }
 
     /// The examples of the training.
@@ -159,9 +191,8 @@ impl<T: Encodable> Prepared<T> {
     ) -> anyhow::Result<()> {
         let Trained { model, log, kept } = trained.map_err(|error| self.explain(error))?;
         listener.report();
-        let steps = log.len() as u64;
         tell_evaluations(context, &log, self.held_out.len(), kept);
-        write_rows(context, self.rows, &times(&self.train, steps))?;
+        write_rows(context, self.rows, &times(&self.train, kept))?;
         if model.lora().is_some() {
             peft::save(&model, &context.folder(&ADAPTER)?, None).context("cannot save the trained adapters")?;
         }
@@ -174,15 +205,20 @@ impl<T: Encodable> Prepared<T> {
 
     /// The error as users see it: rows of a batch have their places among the examples that were read.
     fn explain(&self, error: TrainError) -> anyhow::Error {
+        let placed = |mut rows: Vec<RowName>, places: &[u64]| {
+            for row in &mut rows {
+                row.place = places.get(row.place as usize).copied().unwrap_or(row.place);
+            }
+            rows
+        };
         match error {
             TrainError::Stopped(_) => anyhow!(Stopped),
-            TrainError::NotFinite { step, what, value, mut rows } => {
-                let places: Vec<u64> =
-                    self.rows.iter().filter(|row| row.fate == Fate::Trained).map(|row| row.place).collect();
-                for row in &mut rows {
-                    row.place = places.get(row.place as usize).copied().unwrap_or(row.place);
-                }
+            TrainError::NotFinite { step, what, value, rows } => {
+                let rows = placed(rows, &places(&self.rows, Fate::Trained));
                 TrainError::NotFinite { step, what, value, rows }.into()
+            }
+            TrainError::HeldOut { step, value, rows } => {
+                TrainError::HeldOut { step, value, rows: placed(rows, &self.measured) }.into()
             }
             other => other.into(),
         }

@@ -318,6 +318,33 @@ fn a_loss_that_is_no_number_names_the_rows_that_were_read() {
 }
 
 #[test]
+fn a_measurement_that_is_no_number_names_the_rows_that_were_held_out() {
+    let bench = Bench::new();
+    let parameters = json!({"batch_size": 2, "epochs": 9, "learning_rate": 1e38, "max_grad_norm": 0, "warmup_steps": 0,
+        "eval_share": 0.34, "eval_every": 1});
+    let error = bench.run::<TrainDpo>("pairs.parquet", "out", parameters, None).unwrap_err().to_string();
+    assert!(error.starts_with("the loss over the held-out examples after step 1 is "), "{error}");
+    let rows = error.split("; its rows are ").nth(1).unwrap_or_else(|| panic!("{error}"));
+    for row in rows.split(", ") {
+        let (place, dialogue) = row.split_once(" (dialogue `d").unwrap();
+        assert_eq!(format!("{place}`)"), dialogue, "{error}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_and_cannot_be_is_said() {
+    let bench = Bench::new();
+    let alone = json!({"batch_size": 2, "limit": 1, "eval_share": 0.5, "patience": 1});
+    let error = bench.run::<TrainSft>("sft.parquet", "out", alone, None).unwrap_err().to_string();
+    assert!(error.starts_with("there is nothing to measure: `eval_share`"), "{error}");
+    bench.run::<TrainSft>("sft.parquet", "short", json!({"max_steps": 1}), None).unwrap();
+    assert!(bench.warnings().iter().any(|warning| warning.contains("nothing is learnt")), "{:?}", bench.warnings());
+    let bench = Bench::new();
+    bench.run::<TrainSft>("sft.parquet", "long", json!({"max_steps": 2, "warmup_ratio": 0.5}), None).unwrap();
+    assert_eq!(bench.warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn parameters_that_contradict_each_other_are_named() {
     let problems = |problems: Vec<crate::engine::stage::Problem>| -> Vec<String> {
         problems.into_iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
@@ -340,6 +367,8 @@ fn parameters_that_contradict_each_other_are_named() {
     let fields: Vec<String> = dpo(tiny).check().into_iter().map(|problem| problem.field).collect();
     assert_eq!(fields, ["learning_rate", "adam_epsilon", "adam_beta_2", "warmup_steps"]);
     assert_eq!(dpo(json!({"adam_epsilon": 1e-30, "adam_beta_2": 0.999999, "learning_rate": 1e30})).check(), []);
+    assert_eq!(problems(dpo(json!({"alpha": 0.1})).check()), ["alpha: counts with `loss: selm` alone: leave it out"]);
+    assert_eq!(dpo(json!({"alpha": 0.1, "loss": "selm"})).check(), []);
     let connected = |parameters, connected: &[&str]| problems(dpo(parameters).check_inputs(connected)).len();
     assert_eq!(connected(json!({"patience": 2}), &["base", "examples"]), 1);
     assert_eq!(connected(json!({"patience": 2}), &["base", "eval_examples"]), 0);

@@ -95,7 +95,7 @@ impl Row for ReferenceRow {
     const TYPE: &'static str = "train.reference/v1";
 }
 
-/// Keeps the base model's log-probabilities of a KTO training, of all sequences or the first of them.
+/// Keeps the base model's log-probabilities of a training against it, of all sequences or the first of them.
 ///
 /// # Errors
 /// When a file or folder cannot be written.

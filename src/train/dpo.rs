@@ -8,7 +8,7 @@ use super::figures::Figures;
 use super::learner::{Learner, Under, check_sequences};
 use super::objective::{PairConstants, PairLoss, pair};
 use super::plan::Plan;
-use super::run::{Method, Seen, Trained, Training, dropout_seed};
+use super::run::{Measured, Method, Seen, Trained, Training, dropout_seed};
 use super::settings::{Examples, Settings};
 use super::{RowName, TrainError, TrainLog, Watch};
 use crate::model::Decoder;
@@ -140,17 +140,20 @@ impl Method for Pairs<'_> {
         })
     }
 
-    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<f64>, TrainError> {
+    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<Measured>, TrainError> {
         if self.held_out.is_empty() {
             return Ok(None);
         }
         let PairSettings { loss: kind, constants } = self.pairs;
         let sequences: Vec<&Sequence> = self.held_out.iter().flat_map(|row| &row.row.sides).collect();
         let found = learner.log_probs(&sequences, Under::Policy)?;
-        let losses = self.held_out.iter().zip(found.chunks_exact(2)).map(|(row, policy)| {
+        let mut measured = Measured::default();
+        for (row, policy) in self.held_out.iter().zip(found.chunks_exact(2)) {
             let policy = [policy[0], policy[1]];
-            pair(kind, policy, row.reference, &constants).loss
-        });
-        Ok(Some(losses.sum::<f64>() / self.held_out.len() as f64))
+            measured.look(&policy, row.place, &row.row.sides[0]);
+            measured.loss += pair(kind, policy, row.reference, &constants).loss;
+        }
+        measured.loss /= self.held_out.len() as f64;
+        Ok(Some(measured))
     }
 }

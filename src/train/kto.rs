@@ -8,7 +8,7 @@ use super::figures::Figures;
 use super::learner::{Learner, Under, check_sequences};
 use super::objective::{self, KtoConstants, KtoLoss, kl_estimate};
 use super::plan::Plan;
-use super::run::{Method, Seen, Trained, Training, dropout_seed};
+use super::run::{Measured, Method, Seen, Trained, Training, dropout_seed};
 use super::settings::{Examples, Settings};
 use super::{RowName, TrainError, TrainLog, Watch};
 use crate::model::Decoder;
@@ -208,19 +208,21 @@ impl Method for Kto<'_> {
     }
 
     /// The mean over all rows, each with the KL estimate of its batch.
-    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<f64>, TrainError> {
+    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<Measured>, TrainError> {
         if self.held_out.is_empty() {
             return Ok(None);
         }
-        let mut sum = 0.0;
+        let mut measured = Measured::default();
         for batch in self.held_out.chunks(self.settings.batch_size) {
             let kl = batch_kl(learner, batch)?;
             let sequences: Vec<&Sequence> = batch.iter().map(|row| &row.row.sequence).collect();
             for (row, policy) in batch.iter().zip(learner.log_probs(&sequences, Under::Policy)?) {
-                sum += objective::kto(policy, row.reference, row.row.desirable, kl, &self.kto.constants).loss;
+                measured.look(&[policy, kl], row.place, &row.row.sequence);
+                measured.loss += objective::kto(policy, row.reference, row.row.desirable, kl, &self.kto.constants).loss;
             }
         }
-        Ok(Some(sum / self.held_out.len() as f64))
+        measured.loss /= self.held_out.len() as f64;
+        Ok(Some(measured))
     }
 }
 

@@ -52,6 +52,9 @@ pub trait Watch {
     /// Before the first step, where a loss looks at the base model: it has seen so many sequences.
     fn prepared(&self, done: u64, sequences: u64);
 
+    /// The first step begins: everything is prepared, a checkpoint gone on from.
+    fn begins(&self) {}
+
     /// A step is done, of so many; it is not yet evaluated.
     fn step(&self, row: &TrainLog, steps: u64);
 

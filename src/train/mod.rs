@@ -77,6 +77,16 @@ pub enum TrainError {
         /// The step's rows.
         rows: Vec<RowName>,
     },
+    /// The loss over what is held out is no number any more.
+    #[error("the loss over the held-out examples after step {step} is {value}{}", names(rows))]
+    HeldOut {
+        /// The step, from 1.
+        step: u64,
+        /// NaN or an infinity.
+        value: f64,
+        /// The held-out rows that the model gives no finite log-probability.
+        rows: Vec<RowName>,
+    },
     /// A log-probability under the base model is no number.
     #[error("the base model gives dialogue `{dialogue}` the log-probability {value}")]
     Reference {
@@ -126,7 +136,7 @@ pub enum TrainError {
     Log(anyhow::Error),
 }
 
-/// The rows of a step, so many of them as one can read.
+/// Rows, so many of them as one can read.
 fn names(rows: &[RowName]) -> String {
     const MOST: usize = 40;
     if rows.is_empty() {

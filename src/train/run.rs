@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::batch::Sequence;
 use super::checkpoint::{self, Saved};
 use super::evaluate::best;
 use super::learner::{Learner, LearnerState, open};
@@ -29,7 +30,25 @@ pub(super) trait Method {
     fn step(&mut self, learner: &mut dyn Learner, step: u64) -> Result<Seen, TrainError>;
 
     /// The loss over the examples that are held out; `None` where there are none.
-    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<f64>, TrainError>;
+    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<Measured>, TrainError>;
+}
+
+/// What an evaluation found.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// The loss.
+    pub loss: f64,
+    /// The rows whose log-probability is no finite number.
+    pub broken: Vec<RowName>,
+}
+
+impl Measured {
+    /// Writes the row down unless its numbers are all finite.
+    pub(super) fn look(&mut self, numbers: &[f64], place: usize, sequence: &Sequence) {
+        if numbers.iter().any(|number| !number.is_finite()) {
+            self.broken.push(RowName { dialogue: sequence.dialogue.clone(), place: place as u64 });
+        }
+    }
 }
 
 /// What a step saw before its update.
@@ -70,6 +89,7 @@ impl<'a> Training<'a> {
     /// Goes on from the last checkpoint, where there is one, to the end.
     pub(super) fn run(mut self, method: &mut dyn Method) -> Result<Trained, TrainError> {
         self.restore()?;
+        self.watch.begins();
         while !self.is_done() {
             let step = self.steps();
             let seen = method.step(&mut *self.learner, step)?;
@@ -126,10 +146,9 @@ impl<'a> Training<'a> {
         if !evaluation.is_due(steps, &self.plan) {
             return Ok(());
         }
-        let Some(loss) = method.evaluate(&mut *self.learner)? else { return Ok(()) };
+        let Some(Measured { loss, broken }) = method.evaluate(&mut *self.learner)? else { return Ok(()) };
         if !loss.is_finite() {
-            let what = "loss over the held-out examples after the update";
-            return Err(TrainError::NotFinite { step: steps, what, value: loss, rows: Vec::new() });
+            return Err(TrainError::HeldOut { step: steps, value: loss, rows: broken });
         }
         self.watch.evaluated(steps, loss);
         if let Some(last) = self.log.last_mut() {

@@ -6,7 +6,7 @@ use super::batch::{Sequence, shuffled_batches};
 use super::learner::{Learner, Under, check_sequences};
 use super::objective::nll;
 use super::plan::Plan;
-use super::run::{Method, Seen, Trained, Training, dropout_seed};
+use super::run::{Measured, Method, Seen, Trained, Training, dropout_seed};
 use super::settings::{Examples, Settings};
 use super::{RowName, TrainError, TrainLog, Watch};
 use crate::model::Decoder;
@@ -43,7 +43,6 @@ pub fn train(
     check_sequences(base.architecture(), &all)?;
     let plan = Plan::new(train.len(), settings);
     let lengths = train.iter().map(|(_, example)| example.ids.len()).collect();
-    let held_out = held_out.into_iter().map(|(_, example)| example).collect();
     let mut method = Sft { examples: train, held_out, lengths, settings, sft, plan, order: (u64::MAX, Vec::new()) };
     Training::new(base, plan, settings, scratch, watch)?.run(&mut method)
 }
@@ -70,7 +69,7 @@ fn scored(examples: &[Sequence]) -> Vec<(usize, &Sequence)> {
 
 struct Sft<'a> {
     examples: Vec<(usize, &'a Sequence)>,
-    held_out: Vec<&'a Sequence>,
+    held_out: Vec<(usize, &'a Sequence)>,
     lengths: Vec<usize>,
     settings: &'a Settings,
     sft: SftSettings,
@@ -105,12 +104,17 @@ impl Method for Sft<'_> {
         })
     }
 
-    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<f64>, TrainError> {
+    fn evaluate(&self, learner: &mut dyn Learner) -> Result<Option<Measured>, TrainError> {
         if self.held_out.is_empty() {
             return Ok(None);
         }
-        let total = self.held_out.iter().map(|row| row.scored_tokens()).sum();
-        let found = learner.log_probs(&self.held_out, Under::Policy)?;
-        Ok(Some(found.iter().map(|&one| nll(one, total).loss).sum()))
+        let total = self.held_out.iter().map(|(_, row)| row.scored_tokens()).sum();
+        let sequences: Vec<&Sequence> = self.held_out.iter().map(|(_, row)| *row).collect();
+        let mut measured = Measured::default();
+        for (&(place, row), found) in self.held_out.iter().zip(learner.log_probs(&sequences, Under::Policy)?) {
+            measured.look(&[found], place, row);
+            measured.loss += nll(found, total).loss;
+        }
+        Ok(Some(measured))
     }
 }

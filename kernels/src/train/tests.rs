@@ -320,8 +320,17 @@ fn dropping_out_hits_its_share_in_the_same_places_whatever_the_pieces() {
 #[test]
 fn the_step_of_adam_is_the_formulas() {
     everywhere(|| {
-        let constants =
-            Adam { beta_1: 0.9, beta_2: 0.99, epsilon: 1e-8, factor: 0.5, keep: 0.98, rate: 0.1, root: 2.0 };
+        let constants = Adam {
+            beta_1: 0.9,
+            beta_2: 0.99,
+            rest_1: 0.1,
+            rest_2: 0.01,
+            epsilon: 1e-8,
+            factor: 0.5,
+            keep: 0.98,
+            rate: 0.1,
+            root: 2.0,
+        };
         let [mut value, mut first, gradient] = [1, 2, 3].map(|seed| numbers(seed, 50));
         let mut second: Vec<f32> = numbers(4, 50).iter().map(|x| x * x).collect();
         let expected: Vec<f64> = (0..50)

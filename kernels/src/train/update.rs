@@ -9,6 +9,10 @@ pub struct Adam {
     pub beta_1: f32,
     /// Decay of the mean of their squares.
     pub beta_2: f32,
+    /// `1 - beta_1`, taken in `f64`: in `f32` it would lose digits.
+    pub rest_1: f32,
+    /// `1 - beta_2`, likewise.
+    pub rest_2: f32,
     /// Added to the root in the denominator.
     pub epsilon: f32,
     /// What the gradient is multiplied by first.
@@ -24,11 +28,11 @@ pub struct Adam {
 leveled! {
     /// One step: `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `p = keep p - rate m / (sqrt(v) root + epsilon)`.
     pub fn adam(values: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], adam: Adam) {
-        let Adam { beta_1, beta_2, epsilon, factor, keep, rate, root } = adam;
+        let Adam { beta_1, beta_2, rest_1, rest_2, epsilon, factor, keep, rate, root } = adam;
         for (((value, first), second), gradient) in values.iter_mut().zip(first).zip(second).zip(gradient) {
             let gradient = gradient * factor;
-            *first = *first * beta_1 + gradient * (1.0 - beta_1);
-            *second = *second * beta_2 + gradient * gradient * (1.0 - beta_2);
+            *first = *first * beta_1 + gradient * rest_1;
+            *second = *second * beta_2 + gradient * gradient * rest_2;
             *value = *value * keep - rate * *first / (second.sqrt() * root + epsilon);
         }
     }

@@ -72,6 +72,10 @@ impl Watch for Listener<'_> {
         self.last.replace(Instant::now());
     }
 
+    fn begins(&self) {
+        self.last.replace(Instant::now());
+    }
+
     fn step(&self, row: &TrainLog, steps: u64) {
         let time = self.last.replace(Instant::now()).elapsed();
         let mut seen = self.seen.borrow_mut();

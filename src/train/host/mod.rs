@@ -218,6 +218,8 @@ impl Learner for HostLearner {
         let numbers = |keep: f64| Adam {
             beta_1: beta_1 as f32,
             beta_2: beta_2 as f32,
+            rest_1: (1.0 - beta_1) as f32,
+            rest_2: (1.0 - beta_2) as f32,
             epsilon: epsilon as f32,
             factor: factor as f32,
             keep: keep as f32,
