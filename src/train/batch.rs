@@ -67,10 +67,6 @@ pub struct PartTensors {
     pub places: Tensor<1, Int>,
     /// The scored tokens' ids, padded with 0: [n].
     pub targets: Tensor<1, Int>,
-    /// 1 for a scored token, 0 for padding: [n].
-    pub weights: Tensor<1>,
-    /// 1 where scored token i belongs to row b: [rows, n].
-    pub membership: Tensor<2>,
 }
 
 /// How large a part may be.
@@ -121,17 +117,13 @@ impl Part {
     pub fn tensors(&self, device: &Device) -> PartTensors {
         let (rows, count) = (self.rows.len(), self.padded_scored());
         let (mut places, mut targets) = (vec![0_i32; count], vec![0_i32; count]);
-        let (mut weights, mut membership) = (vec![0.0_f32; count], vec![0.0_f32; rows * count]);
-        for (index, (row, place, id)) in self.scored.iter().enumerate() {
-            (places[index], targets[index], weights[index]) = (*place as i32, *id, 1.0);
-            membership[row * count + index] = 1.0;
+        for (index, (_, place, id)) in self.scored.iter().enumerate() {
+            (places[index], targets[index]) = (*place as i32, *id);
         }
         PartTensors {
             tokens: Tensor::from_data(TensorData::new(self.tokens.clone(), [rows, self.width]), device),
             places: Tensor::from_data(TensorData::new(places, [count]), device),
             targets: Tensor::from_data(TensorData::new(targets, [count]), device),
-            weights: Tensor::from_data(TensorData::new(weights, [count]), device),
-            membership: Tensor::from_data(TensorData::new(membership, [rows, count]), device),
         }
     }
 }
@@ -225,11 +217,9 @@ mod tests {
         let (long, short) = (sequence(4, &[3]), sequence(3, &[1, 2]));
         let tensors = parts(&[&long, &short], 1, Limits { tokens: 64, width: 512 })[0].tensors(&Device::flex());
         assert_eq!(tensors.tokens.dims(), [2, 32]);
-        let sums: Vec<f64> = tensors.membership.sum_dim(1).into_data().convert::<f64>().try_to_vec().unwrap();
-        assert_eq!(sums, [1.0, 2.0]);
         let places: Vec<i64> = tensors.places.into_data().convert::<i64>().try_to_vec().unwrap();
         assert_eq!((places.len(), &places[..4]), (64, &[2, 32, 33, 0][..]));
-        assert_eq!(tensors.weights.sum().into_data().convert::<f64>().try_to_vec::<f64>().unwrap(), [3.0]);
+        assert_eq!(tensors.targets.dims(), [64]);
     }
 
     #[test]

@@ -10,13 +10,6 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
-/// `logps[b] = sum_i membership[b, i] * lp[i]`: the sum over a sequence's scored tokens, never a mean.
-///
-/// `membership` is `[rows, n]`, 1 where token `i` belongs to row `b` and 0 elsewhere.
-pub fn sequence_log_probs(tokens: Tensor<1>, membership: Tensor<2>) -> Tensor<1> {
-    membership.matmul(tokens.unsqueeze_dim(1)).squeeze_dim(1)
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, Device, TensorData};
@@ -99,7 +92,7 @@ mod tests {
             case.expect.per_token_logps.iter().flatten().copied().filter(|value| *value != 0.0).collect();
         close(&host(tokens.clone()), &expected, "per token");
         let members = leaf(membership.concat(), [rows, count]);
-        let sequences = sequence_log_probs(tokens, members);
+        let sequences: Tensor<1> = members.matmul(tokens.unsqueeze_dim(1)).squeeze_dim(1);
         let found = host(sequences.clone());
         close(&found, &case.expect.sum_logps, "per sequence");
         let terms = || found.iter().map(|&log_prob| nll(log_prob, count));

@@ -1,6 +1,6 @@
 //! The exponential function in `f32`, in a form that compilers turn into lanes.
 
-/// `e^x` to two units in the last place; 0 below -87.3, infinite above 88.7, NaN where `x` is.
+/// `e^x` to two units in the last place; 0 below -87.3, infinite from 88.38 on (half a binade before `f32` ends), NaN where `x` is.
 ///
 /// The exponent's whole part goes into the number's bits, the rest into the polynomial of Cephes' `expf`.
 #[inline(always)]

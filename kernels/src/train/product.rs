@@ -22,8 +22,12 @@ pub fn panel() -> usize {
 }
 
 /// How many numbers the panels of a matrix of `rows` x `columns` take.
+///
+/// # Panics
+/// When that is no number of a machine word.
 pub fn packed_len(rows: usize, columns: usize) -> usize {
-    rows * columns.next_multiple_of(panel())
+    let wide = columns.checked_next_multiple_of(panel());
+    wide.and_then(|wide| rows.checked_mul(wide)).expect("the size of a matrix in memory")
 }
 
 /// A matrix by its strides: number (i, j) lies at `i * row + j * column`.
@@ -56,8 +60,15 @@ impl<'a> View<'a> {
 
     /// Whether a matrix of this size lies within the numbers.
     fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
+        rows == 0
+            || columns == 0
+            || last([rows, columns], [self.row, self.column]).is_some_and(|at| at < self.data.len())
     }
+}
+
+/// Where the last number of a matrix of this size, with these strides, lies; `None` where no memory is that large.
+fn last([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> Option<usize> {
+    (rows - 1).checked_mul(row)?.checked_add((columns - 1).checked_mul(column)?)
 }
 
 /// Lays `rows` x `columns` numbers of `from` out in panels, as [`multiply`] wants them. A range of columns that begins at a
@@ -152,7 +163,8 @@ pub fn multiply(c: &mut [f32], width: usize, a: View, b: &[f32], size: Size, int
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!(columns <= width && (rows - 1) * width + columns <= c.len() && a.holds(rows, inner));
+    let within = last([rows, columns], [width, 1]).is_some_and(|at| at < c.len());
+    assert!(columns <= width && within && a.holds(rows, inner));
     assert_eq!(b.len(), packed_len(inner, columns));
     let whole = Whole {
         c: c.as_mut_ptr(),
@@ -294,8 +306,9 @@ impl Tile {
                     let value = L::splat(*a.add(row * self.row));
                     *sum = [sum[0].add_product(value, left), sum[1].add_product(value, right)];
                 }
-                a = a.add(self.column);
-                b = b.add(2 * L::WIDTH);
+                // After the last step both may lie beyond their matrices, where `add` must not go.
+                a = a.wrapping_add(self.column);
+                b = b.wrapping_add(2 * L::WIDTH);
             }
             if self.columns == 2 * L::WIDTH {
                 for (row, [left, right]) in sums.into_iter().enumerate() {
