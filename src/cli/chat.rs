@@ -54,7 +54,7 @@ pub(super) struct ChatArgs {
     /// The same seed gives the same replies.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where a model of our own computes: `cpu`, `wgpu`, `cuda` or `cuda:N`.
+    /// Where a model of our own computes: `cpu`, `cuda` or `cuda:N`; with `wgpu`, which only trains, on the processor.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// The model's name at the address.
@@ -153,6 +153,7 @@ impl Speaker {
             )));
         }
         let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+        super::tell_who_replies(&args.device);
         let bundle = Bundle::load(&path, &device)?;
         bundle.tokenizer.template()?;
         let scheduler = Scheduler::new(executor::of(&bundle.decoder.at(device.place()), REMEMBERED)?);

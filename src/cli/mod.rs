@@ -252,3 +252,10 @@ fn stage_indices(pipeline: &Pipeline, names: &[String]) -> Result<Vec<usize>, Fa
     }
     Ok(found)
 }
+
+/// Says it where a model is asked to reply on a device that only trains.
+fn tell_who_replies(device: &str) {
+    if device == "wgpu" {
+        crate::report::tell("warning: replies are computed on the processor; `wgpu` only trains");
+    }
+}

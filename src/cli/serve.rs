@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Outcome, say};
+use super::{Failure, Outcome, say, tell_who_replies};
 use crate::model::Bundle;
 use crate::model::device::device;
 use crate::report::tell;
@@ -35,13 +35,14 @@ pub(super) struct ServeArgs {
     /// The most new tokens of a chat that does not say how many it wants; fewer let more chats be answered at once.
     #[arg(long, value_name = "N", default_value_t = serve::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
-    /// Where it computes: `cpu`, `wgpu`, `cuda` or `cuda:N`.
+    /// Where it computes: `cpu`, `cuda` or `cuda:N`. With `wgpu`, which trains only, replies come from the processor.
     #[arg(long, default_value = "cpu")]
     device: String,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Outcome {
     let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+    tell_who_replies(&args.device);
     let bundle = Bundle::load(&args.bundle, &device).map_err(|error| Failure::Wrong(error.into()))?;
     let bundle = Bundle { decoder: bundle.decoder.at(device.place()), ..bundle };
     let folder = std::path::absolute(&args.bundle)?;

@@ -3,6 +3,7 @@
 //! What users and APIs write never becomes a special token, whatever it looks like: see [`marks`].
 
 mod bpe;
+mod bytes;
 pub mod files;
 pub mod gguf;
 pub mod marks;
@@ -12,8 +13,9 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+pub use self::bytes::Decoding;
 pub use self::files::TextFiles;
 pub use self::ours::{MIN_VOCABULARY, SPECIAL};
 pub use self::stream::TextStream;
@@ -73,6 +75,8 @@ pub(super) struct Parts {
     pub(super) begin: Option<u32>,
     pub(super) size: usize,
     pub(super) template: Option<ChatTemplate>,
+    /// How tokens become bytes, as soon as it is asked; nothing where that is not known.
+    pub(super) decoding: OnceLock<Option<Decoding>>,
 }
 
 /// A token's id and the bytes of the text that it stands for.
@@ -184,6 +188,22 @@ impl Tokenizer {
         let mut all: Vec<(String, u32)> = self.0.inner.get_vocab(true).into_iter().collect();
         all.sort_by_key(|(_, id)| *id);
         all
+    }
+
+    /// What its decoder does, or the step of it that is not known here.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn decoding(&self) -> Result<Result<Decoding, String>, TokenizerError> {
+        Ok(Decoding::of(&self.0.files.json("tokenizer.json")?["decoder"]))
+    }
+
+    /// The bytes that a token stands for within a text: of a character that several tokens make, its own part alone. `None`
+    /// where there is no such token, or where the decoder does something that is not known here.
+    pub fn bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let decoding = (*self.0.decoding.get_or_init(|| self.decoding().ok()?.ok()))?;
+        let text = self.0.marks.unwrapped(self.0.inner.id_to_token(id)?);
+        Some(decoding.token(&text, self.is_special(id)))
     }
 
     /// The tokens of a text; what looks like a special token is text like any other.

@@ -1,5 +1,7 @@
 //! What clients get: completions, pieces of them, and errors, as OpenAI's API has them.
 
+use std::borrow::Cow;
+
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -154,13 +156,13 @@ impl Head {
             Form::Chat => {
                 let content = tokens.iter().map(|token| {
                     json!({
-                        "token": token.text, "logprob": token.logprob, "bytes": token.text.as_bytes(), "top_logprobs": [],
+                        "token": token.text(), "logprob": token.logprob, "bytes": token.bytes, "top_logprobs": [],
                     })
                 });
                 json!({"content": content.collect::<Vec<_>>()})
             }
             Form::Text => json!({
-                "tokens": tokens.iter().map(|token| token.text.as_str()).collect::<Vec<_>>(),
+                "tokens": tokens.iter().map(Token::text).collect::<Vec<_>>(),
                 "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
                 "top_logprobs": null,
             }),
@@ -168,11 +170,18 @@ impl Head {
     }
 }
 
-/// A drawn token, its text and log-probability.
+/// A drawn token, its bytes and log-probability.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
-    pub(super) text: String,
+    pub(super) bytes: Vec<u8>,
     pub(super) logprob: f32,
+}
+
+impl Token {
+    /// Its text; what is a part of a character becomes U+FFFD.
+    fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
 }
 
 fn usage(choices: &[Choice]) -> Value {

@@ -175,10 +175,13 @@ fn choices(body: &Body) -> Result<usize, Wrong> {
     Ok(choices)
 }
 
+/// Whether a value says what would be without it.
+type Neutral<'a> = &'a dyn Fn(&Value) -> bool;
+
 /// Refuses what would change replies elsewhere and does nothing here.
 fn no_other_wishes(body: &Body, choices: usize) -> Result<(), Wrong> {
     let zero = |value: &Value| value.as_f64() == Some(0.0);
-    let fields: [(_, _, &dyn Fn(&Value) -> bool, _); 5] = [
+    let fields: [(_, _, Neutral, _); 5] = [
         ("frequency_penalty", &body.frequency_penalty, &zero, "use `repetition_penalty`"),
         ("presence_penalty", &body.presence_penalty, &zero, "use `repetition_penalty`"),
         ("logit_bias", &body.logit_bias, &|value| value.as_object().is_some_and(|map| map.is_empty()), "leave it out"),

@@ -344,8 +344,9 @@ impl Sink for Replies<'_> {
         let Some(reply) = self.waiting.get_mut(&ticket) else { return true };
         let Ok((text, over)) = reply.writer.push(drawn.id) else { return true };
         if let Some(logprob) = drawn.logprob.filter(|_| !self.tokenizer.is_end(drawn.id)) {
-            let text = self.tokenizer.decode(&[drawn.id]).unwrap_or_default();
-            reply.tokens.push(Token { text, logprob });
+            let alone = || self.tokenizer.decode(&[drawn.id]).unwrap_or_default().into_bytes();
+            let bytes = self.tokenizer.bytes(drawn.id).unwrap_or_else(alone);
+            reply.tokens.push(Token { bytes, logprob });
         }
         if reply.stream && !text.is_empty() {
             let tokens = std::mem::take(&mut reply.tokens);

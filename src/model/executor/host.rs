@@ -18,6 +18,9 @@ const ROWS: usize = 64;
 /// The most new tokens of one call: what they need beside keys and values stays small.
 const TOKENS: usize = 512;
 
+/// How many sequences of full length are remembered at most, for each that may run.
+const REMEMBERED: usize = 16;
+
 /// A decoder on the processor.
 #[derive(Debug)]
 pub struct HostExecutor {
@@ -65,7 +68,10 @@ impl HostExecutor {
         let decoder = decoder.valid();
         let shape = decoder.architecture().clone();
         let page = shape.layers.len() * heads(&shape).page() * size_of::<f32>();
-        let pages = (bytes / page.max(1)).max(shape.context.div_ceil(PAGE));
+        // Beyond a few times what all rows can hold, memory would only be counted.
+        let whole = shape.context.div_ceil(PAGE);
+        let most = whole.saturating_mul(ROWS * REMEMBERED).min(u32::MAX as usize);
+        let pages = (bytes / page.max(1)).min(most).max(whole);
         let layout = Layout { vocab: shape.vocab, context: shape.context, pages, rows: ROWS, tokens: TOKENS, ahead: 1 };
         let embed = numbers(decoder.embed_tokens.val())?;
         let (inputs, outputs) = (shape.hidden, shape.vocab);

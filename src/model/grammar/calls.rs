@@ -223,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn required_members_are_there_whether_described_or_not() {
+        let tool = json!({"name": "put", "parameters": {"properties": {"a": {"type": "integer"}}, "required": ["b"]}});
+        let (mut grammar, reply) = CallFormat { form: CallForm::Hermes, tools: [tool].into() }.grammar();
+        let text =
+            |arguments: &str| format!("<tool_call>{{\"name\": \"put\", \"arguments\": {arguments}}}</tool_call>");
+        assert!(grammar.fits(reply, &text("{\"a\": 1, \"b\": \"x\"}")) && grammar.fits(reply, &text("{\"b\": 2}")));
+        assert!(!grammar.fits(reply, &text("{}")) && !grammar.fits(reply, &text("{\"a\": 1}")));
+        let many: serde_json::Map<String, Value> = (0..65).map(|n| (format!("m{n}"), json!({}))).collect();
+        let tool = json!({"function": {"name": "put", "parameters": {"properties": {"in": {"properties": many}}}}});
+        assert_eq!(super::json::too_many(&tool), Some(65));
+        let format = CallFormat { form: CallForm::Hermes, tools: [tool].into() };
+        let tokenizer = crate::model::bundle::tests::untrained().tokenizer;
+        assert!(crate::model::grammar::vocabulary::Constraint::new(&format, &tokenizer).is_err());
+    }
+
+    #[test]
     fn calls_that_were_cut_off_are_none() {
         let commands = format(CallForm::Commands);
         assert_eq!(commands.finished("SPEAK a <COMMAND_END> APICALL {\"na"), "SPEAK a <COMMAND_END>");

@@ -62,17 +62,43 @@ fn of_kind(grammar: &mut Grammar, kind: &str, schema: &Value, depth: usize) -> E
     }
 }
 
+/// How many members an object of a schema has that has too many.
+pub fn too_many(schema: &Value) -> Option<usize> {
+    let own = names(schema).len();
+    if own > MEMBERS {
+        return Some(own);
+    }
+    match schema {
+        Value::Object(parts) => parts.values().find_map(too_many),
+        Value::Array(parts) => parts.iter().find_map(too_many),
+        _ => None,
+    }
+}
+
+/// The members of an object: properties, and those that are required without being described.
+fn names(schema: &Value) -> Vec<&str> {
+    let properties = schema["properties"].as_object();
+    let mut names: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// An object of the properties that a schema names. One that names none is empty, as nothing is known of its members.
 pub fn object(grammar: &mut Grammar, schema: &Value, depth: usize) -> Expression {
-    let none = serde_json::Map::new();
-    let properties = schema["properties"].as_object().unwrap_or(&none);
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (mut members, mut bits) = (Vec::new(), 0);
-    for (place, (name, schema)) in properties.iter().take(MEMBERS).enumerate() {
-        let name_and_colon = grammar.text(&format!("{}: ", Value::from(name.as_str())));
-        let value = within(grammar, schema, depth.saturating_sub(1));
+    let mut names = names(schema);
+    // Whatever is left out beyond the most, the required ones stay.
+    names.sort_by_key(|name| !required.contains(name));
+    for (place, name) in names.into_iter().take(MEMBERS).enumerate() {
+        let name_and_colon = grammar.text(&format!("{}: ", Value::from(name)));
+        let value = within(grammar, &schema["properties"][name], depth.saturating_sub(1));
         members.push(grammar.then(name_and_colon, value));
-        if required.contains(&name.as_str()) {
+        if required.contains(&name) {
             bits |= 1 << place;
         }
     }

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-
 use super::calls::CallFormat;
-use super::{Expression, Grammar, NEVER};
+use super::{Expression, Grammar, NEVER, json};
 use crate::model::scheduler::Guide;
-use crate::model::tokenizer::{Tokenizer, TokenizerError};
+use crate::model::tokenizer::{Decoding, Tokenizer, TokenizerError};
+
+/// The most places whose tokens are kept.
+const STATES: usize = 4096;
 
 /// Why a tokenizer's replies cannot be constrained.
 #[derive(Debug, thiserror::Error)]
@@ -23,19 +23,11 @@ pub enum ConstraintError {
     /// Its decoder does something that is not known here.
     #[error("replies of this tokenizer cannot be constrained: its decoder has a step `{0}`, which is not known here")]
     Decoder(String),
-}
-
-/// What happens between the bytes of tokens and the text that they stand for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Decoding {
-    /// Characters stand for bytes.
-    bytes: bool,
-    /// `▁` stands for a space.
-    underscore: bool,
-    /// U+0008 and the space behind it are left out.
-    joiner: bool,
-    /// A space at the beginning is left out.
-    strip: bool,
+    /// A tool has an object with too many members.
+    #[error(
+        "replies cannot be constrained: an object of a tool's parameters has {0} members, and at most 64 can be told apart"
+    )]
+    Members(usize),
 }
 
 /// A place in the grammar and in the decoding of a text.
@@ -77,15 +69,17 @@ impl Constraint {
     /// # Errors
     /// When the tokenizer's files cannot be read, or its decoder is not known.
     pub fn new(format: &CallFormat, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
-        let decoding = Decoding::of(&tokenizer.files().json("tokenizer.json")?["decoder"])?;
+        if let Some(members) = format.tools.iter().find_map(json::too_many) {
+            return Err(ConstraintError::Members(members));
+        }
+        let decoding = tokenizer.decoding()?.map_err(ConstraintError::Decoder)?;
         let (grammar, reply) = format.grammar();
         let mut tokens = vec![Box::<[u8]>::default(); tokenizer.vocab_size()];
-        let alphabet = alphabet();
         for (text, id) in tokenizer.vocabulary() {
             // Special tokens have no text, but for the marks around native calls, which may be some.
             let mark = matches!(text.as_str(), "<tool_call>" | "</tool_call>");
             if !tokenizer.is_special(id) || mark && !tokenizer.is_end(id) {
-                tokens[id as usize] = decoding.token(&text, mark, &alphabet).into();
+                tokens[id as usize] = decoding.token(&text, mark).into();
             }
         }
         let mut tree = vec![TreeNode::default()];
@@ -136,7 +130,7 @@ impl Constraint {
                 any = true;
             }
             for &(byte, child) in &node.children {
-                let next = self.decoding.step(&mut shared.grammar, state, byte);
+                let next = step(self.decoding, &mut shared.grammar, state, byte);
                 if next.rest != NEVER {
                     open.push((child, next));
                 }
@@ -149,6 +143,10 @@ impl Constraint {
             }
         }
         let bits: Arc<[u64]> = bits.into();
+        // What was found can be found again.
+        if shared.allowed.len() >= STATES {
+            shared.allowed.clear();
+        }
         shared.allowed.insert(state, bits.clone());
         bits
     }
@@ -156,7 +154,7 @@ impl Constraint {
     fn follow(&self, state: State, id: u32) -> State {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.tokens.get(id as usize).map(|bytes| &**bytes).unwrap_or_default();
-        bytes.iter().fold(state, |state, byte| self.decoding.step(&mut shared.grammar, state, *byte))
+        bytes.iter().fold(state, |state, byte| step(self.decoding, &mut shared.grammar, state, *byte))
     }
 }
 
@@ -177,71 +175,17 @@ impl Guide for CallGuide {
     }
 }
 
-impl Decoding {
-    /// What a `tokenizer.json` says of its decoder.
-    fn of(decoder: &Value) -> Result<Self, ConstraintError> {
-        let mut found = Self::default();
-        let single = std::slice::from_ref(decoder);
-        let steps = decoder["decoders"].as_array().map_or(single, Vec::as_slice);
-        for step in steps {
-            let pattern = step["pattern"]["String"].as_str();
-            match (step["type"].as_str().unwrap_or("none"), pattern, step["content"].as_str()) {
-                ("ByteLevel", ..) => found.bytes = true,
-                ("ByteFallback" | "Fuse", ..) => {}
-                ("Replace", Some("▁"), Some(" ")) => found.underscore = true,
-                ("Replace", Some("\u{8} "), Some("")) => found.joiner = true,
-                ("Strip", _, Some(" ")) if step["start"] == 1 && step["stop"] == 0 => found.strip = true,
-                ("Metaspace", ..) => {
-                    found.underscore = true;
-                    found.strip = step["prepend_scheme"].as_str() != Some("never");
-                }
-                (other, ..) => return Err(ConstraintError::Decoder(other.to_owned())),
-            }
-        }
-        Ok(found)
+/// What a byte of a token makes of a place.
+fn step(decoding: Decoding, grammar: &mut Grammar, state: State, byte: u8) -> State {
+    let dead = State { rest: NEVER, ..state };
+    if state.joined {
+        return if byte == b' ' { State { joined: false, ..state } } else { dead };
     }
-
-    /// The bytes of a token as the vocabulary writes it.
-    fn token(self, text: &str, mark: bool, alphabet: &HashMap<char, u8>) -> Vec<u8> {
-        if self.bytes && !mark {
-            let bytes: Option<Vec<u8>> = text.chars().map(|c| alphabet.get(&c).copied()).collect();
-            // A token that was added stands for itself.
-            return bytes.unwrap_or_else(|| text.as_bytes().to_vec());
-        }
-        let hex = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).filter(|hex| hex.len() == 2);
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => vec![byte],
-            None if self.underscore => text.replace('▁', " ").into_bytes(),
-            None => text.as_bytes().to_vec(),
-        }
+    if decoding.joiner && byte == 8 {
+        return State { joined: true, ..state };
     }
-
-    /// What a byte of a token makes of a place.
-    fn step(self, grammar: &mut Grammar, state: State, byte: u8) -> State {
-        let dead = State { rest: NEVER, ..state };
-        if state.joined {
-            return if byte == b' ' { State { joined: false, ..state } } else { dead };
-        }
-        if self.joiner && byte == 8 {
-            return State { joined: true, ..state };
-        }
-        if state.begin && byte == b' ' {
-            return State { begin: false, ..state };
-        }
-        State { rest: grammar.derivative(state.rest, byte), begin: false, joined: false }
+    if state.begin && byte == b' ' {
+        return State { begin: false, ..state };
     }
-}
-
-/// The byte that each character of a byte-level vocabulary stands for: printable ones for themselves, the others in order for
-/// the characters from U+0100 on (GPT-2).
-fn alphabet() -> HashMap<char, u8> {
-    let plain = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let mut others = 0x100_u32..;
-    let all = (0..=u8::MAX).map(|byte| {
-        let code = if plain(byte) { u32::from(byte) } else { others.next().unwrap_or(0x100) };
-        (char::from_u32(code).unwrap_or('\u{fffd}'), byte)
-    });
-    let all: HashMap<char, u8> = all.collect();
-    debug_assert!(ByteLevel::alphabet().iter().all(|c| all.contains_key(c)));
-    all
+    State { rest: grammar.derivative(state.rest, byte), begin: false, joined: false }
 }

@@ -1,6 +1,7 @@
 //! From a model's files to its tokenizer: which tokens are special, which end a reply, and the vocabulary with its marks apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -53,7 +54,7 @@ pub(super) fn parse(files: TextFiles, ends: &[u32]) -> Result<Parts, TokenizerEr
     let begin = begin(&inner, &named, find)?;
     let size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
     let pad = pad.or_else(|| all_ends.first().copied()).unwrap_or(0);
-    Ok(Parts { inner, files, marks, special, ends: all_ends, pad, begin, size, template })
+    Ok(Parts { inner, files, marks, special, ends: all_ends, pad, begin, size, template, decoding: OnceLock::new() })
 }
 
 /// The token that begins a text: what the post-processor adds, unless `add_bos_token` says something else.

@@ -226,3 +226,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_bytes_of_tokens_are_those_of_the_text() {
+    let text = "cheap food in the café, 10€ \u{1f600}";
+    let tokenizer = Tokenizer::train([text], 270).unwrap();
+    let ids = tokenizer.encode(text).unwrap();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| tokenizer.bytes(*id).unwrap()).collect();
+    // A joiner and the space behind it are no part of the text.
+    let told = String::from_utf8(bytes).unwrap().replace("\u{8} ", "");
+    assert_eq!(told.trim_start(), text);
+    assert!(tokenizer.bytes(u32::MAX).is_none());
+}
