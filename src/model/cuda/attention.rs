@@ -2,6 +2,7 @@
 
 use super::CudaError;
 use super::batch::Placed;
+use super::blas::Number;
 use super::driver::{Address, Arguments};
 use super::network::{BLOCKS, Network};
 
@@ -23,6 +24,17 @@ impl Network {
         let numbers = self.kernels.constants("attend_launch", 9)?;
         let [rows, threads, shared] = [0, 1, 2].map(|i| numbers[kernel * 3 + i]);
         Ok(Geometry { rows: rows as usize, threads: threads as u32, shared: shared as u32 })
+    }
+
+    /// Checks that the device has the shared memory that these of attention's kernels ask for, numbered as in
+    /// [`Network::geometry`].
+    ///
+    /// # Errors
+    /// Says what is asked for and what there is.
+    pub(super) fn check_shared(&self, kernels: std::ops::Range<usize>) -> Result<(), CudaError> {
+        let needs = kernels.map(|kernel| Ok(self.geometry(kernel)?.shared as usize));
+        let most = needs.collect::<Result<Vec<usize>, CudaError>>()?.into_iter().max().unwrap_or(0);
+        fits(most, self.gpu.shared, self.shape.head, self.weights.number)
     }
 
     /// The name of an attention kernel for the network's numbers and size of head.
@@ -184,5 +196,31 @@ impl Network {
         let halves = if shape.head > 128 { 2 } else { 1 };
         let grid = [batch.longest.div_ceil(geometry.rows) * halves, shape.kv_heads, batch.sequences];
         self.kernels.launch(&self.headed("attend_dkv"), grid, [geometry.threads, 1], geometry.shared, &arguments)
+    }
+}
+
+/// Whether a block that takes `wanted` bytes of shared memory finds them where a block can have `here`.
+fn fits(wanted: usize, here: usize, head: usize, number: Number) -> Result<(), CudaError> {
+    if wanted <= here {
+        return Ok(());
+    }
+    let (number, advice) = match number {
+        Number::F32 => ("f32", "compute in bf16, which takes less, or on another device"),
+        Number::Bf16 => ("bf16", "take another device"),
+    };
+    Err(CudaError::Shared { head, number, wanted: wanted.div_ceil(1024), here: here / 1024, advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_with_too_little_shared_memory_is_told_apart() {
+        assert_eq!(fits(101_376, 101_376, 128, Number::Bf16), Ok(()));
+        let error = fits(104_448, 101_376, 128, Number::Bf16).unwrap_err().to_string();
+        let begin = "heads of 128 in bf16 need 102 KiB of shared memory a block, this device has 99; ";
+        assert_eq!(error, format!("{begin}take another device"));
+        assert!(fits(104_448, 101_376, 64, Number::F32).unwrap_err().to_string().contains("compute in bf16"));
     }
 }

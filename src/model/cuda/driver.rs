@@ -47,6 +47,8 @@ pub struct Gpu {
     pub capability: (i32, i32),
     /// How many multiprocessors it has.
     pub processors: usize,
+    /// The most bytes of shared memory that a block can have.
+    pub shared: usize,
 }
 
 // SAFETY: the driver's functions may be called from any thread; each thread makes the context current first (`bind`).
@@ -72,6 +74,7 @@ impl Gpu {
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         if major < 8 {
             return Err(CudaError::TooOld { name, major, minor });
         }
@@ -87,6 +90,7 @@ impl Gpu {
             name,
             capability: (major, minor),
             processors: usize::try_from(processors).unwrap_or(1),
+            shared: usize::try_from(shared).unwrap_or(0),
         }))
     }
 
@@ -199,7 +203,13 @@ impl Gpu {
         let outcome = work();
         // SAFETY: the capture was begun above.
         let graph = unsafe { result::stream::end_capture(self.stream) };
-        outcome?;
+        if let Err(error) = outcome {
+            if let Ok(graph) = graph {
+                // SAFETY: the graph was just captured, and nobody else has it.
+                let _ = unsafe { result::graph::destroy(graph) };
+            }
+            return Err(error);
+        }
         let graph = graph?;
         // SAFETY: the graph was just captured; the executable form does not need it any more.
         let executable = unsafe {
@@ -224,14 +234,23 @@ impl Drop for Gpu {
 }
 
 /// Numbers that have the same bytes on host and device.
-pub trait Plain: Copy + Default {}
+///
+/// # Safety
+/// Every pattern of bits must be a value: what a device wrote is read as such, unlooked at.
+pub unsafe trait Plain: Copy + Default {}
 
-impl Plain for f32 {}
-impl Plain for f64 {}
-impl Plain for i32 {}
-impl Plain for u16 {}
-impl Plain for u32 {}
-impl Plain for u64 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for f32 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for f64 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for i32 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for u16 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for u32 {}
+// SAFETY: any bits are a number.
+unsafe impl Plain for u64 {}
 
 /// The arguments of a kernel, each in a cell of eight bytes of which the kernel reads as many as it declares.
 #[derive(Debug, Default)]

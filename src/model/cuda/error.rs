@@ -35,7 +35,9 @@ pub enum CudaError {
         minor: i32,
     },
     /// The device's memory does not hold what is asked of it.
-    #[error("the device has {free} MiB of memory left, but {wanted} MiB are needed for {what}")]
+    #[error(
+        "the device has {free} MiB of memory left, but {wanted} MiB are needed for {what}; a training takes less with `gradient_checkpointing: true`, `precision: bf16`, `lora`, or a smaller `max_length`"
+    )]
     Memory {
         /// What was to be held.
         what: String,
@@ -66,6 +68,20 @@ pub enum CudaError {
     /// The model asks for what the kernels do not compute.
     #[error("the CUDA kernels do not take this model: {0}")]
     Model(String),
+    /// The device's blocks have less shared memory than attention asks for.
+    #[error("heads of {head} in {number} need {wanted} KiB of shared memory a block, this device has {here}; {advice}")]
+    Shared {
+        /// The size of a head.
+        head: usize,
+        /// The type of numbers.
+        number: &'static str,
+        /// What is needed, in KiB.
+        wanted: usize,
+        /// What there is, in KiB.
+        here: usize,
+        /// What would do.
+        advice: &'static str,
+    },
     /// No token can be drawn from what the model gives.
     #[error(
         "no token can be drawn: the model's logits are no numbers or infinite; its weights may be damaged, or too large to compute with in bf16"

@@ -32,7 +32,8 @@ pub mod weights;
 pub use error::CudaError;
 pub use network::Network;
 
-/// Whether device `index` can be used: driver, device, the run-time compiler or kernels that it compiled before, and cuBLASLt.
+/// Whether device `index` can be used: driver, device and cuBLASLt. The run-time compiler is asked for only when kernels are
+/// loaded ([`module::Kernels::load`]), since kernels that were kept do without it.
 ///
 /// # Errors
 /// Names what is missing.

@@ -1,11 +1,14 @@
 //! Our kernels: CUDA C++ compiled once by NVRTC for the device at hand, and kept as binaries that later runs load.
 //!
 //! A binary is named by what it was made of: module, architecture, a hash of source and options, NVRTC's version. The folder
-//! may be carried to another machine. Where no NVRTC is found, a binary of the same source by any NVRTC does.
+//! may be carried to another machine. Where no NVRTC is found, a binary of the same source by any NVRTC does. A kept binary
+//! ends with its own hash: what a crash or a full disk tore is not taken for a whole one, and is compiled anew.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +18,9 @@ use cudarc::nvrtc::{result as nvrtc, sys as nvrtc_sys};
 use super::CudaError;
 use super::driver::{Address, Arguments, Gpu};
 use super::library::Library;
+
+/// The bytes of the hash at the end of a kept binary.
+const SEAL: usize = blake3::OUT_LEN;
 
 /// What every module begins with.
 const COMMON: &str = include_str!("kernels/common.cuh");
@@ -122,12 +128,24 @@ impl Kernels {
     /// Without NVRTC and without binaries, when a source does not compile, and when the cache cannot be written.
     pub fn load(gpu: &Arc<Gpu>, [head, group]: [usize; 2], half: bool, cache: &Path) -> Result<Self, CudaError> {
         gpu.bind()?;
-        let mut modules = Vec::new();
+        let mut kernels = Self {
+            modules: Vec::new(),
+            found: RefCell::default(),
+            constants: RefCell::default(),
+            gpu: Arc::clone(gpu),
+        };
+        // SAFETY: the bytes are a whole cubin, as its hash says, from which the driver reads its length; it copies them. The
+        // module is unloaded when the kernels are dropped.
+        let load = |bytes: &[u8]| unsafe { result::module::load_data(bytes.as_ptr().cast()) };
         for image in images(Target { capability: gpu.capability, head, group, half }, cache)? {
-            // SAFETY: the image is a whole cubin, which the driver checks; the module lives as long as the process.
-            modules.push(unsafe { result::module::load_data(image.as_ptr().cast()) }?);
+            // A driver may refuse what another compiler made: then ours makes it again.
+            let module = match (load(&image.bytes), &image.kept) {
+                (Err(_), Some(path)) if Library::Nvrtc.load().is_ok() => load(&make(&image.unit, path)?)?,
+                (loaded, _) => loaded?,
+            };
+            kernels.modules.push(module);
         }
-        Ok(Self { modules, found: RefCell::default(), constants: RefCell::default(), gpu: Arc::clone(gpu) })
+        Ok(kernels)
     }
 
     /// The kernel of this name, which may use `shared` bytes of dynamic shared memory.
@@ -200,20 +218,29 @@ impl Drop for Kernels {
     }
 }
 
+/// The binary of a module.
+#[derive(Debug)]
+struct Image {
+    unit: Unit,
+    bytes: Vec<u8>,
+    /// Where it lay, when it was not compiled just now.
+    kept: Option<PathBuf>,
+}
+
 /// The binaries of all modules, compiled side by side where they are missing.
-pub fn images(target: Target, cache: &Path) -> Result<Vec<Vec<u8>>, CudaError> {
+fn images(target: Target, cache: &Path) -> Result<Vec<Image>, CudaError> {
     let version = Library::Nvrtc.load().map(|()| version());
-    let one = |unit: &Unit| {
+    let one = |unit: Unit| {
         let stem = unit.stem();
         match &version {
-            Ok(version) => image(unit, &cache.join(format!("{stem}-nvrtc{version}.cubin"))),
-            Err(missing) => any_image(cache, &stem).ok_or_else(|| missing.clone()),
+            Ok(version) => image(unit, cache.join(format!("{stem}-nvrtc{version}.cubin"))),
+            Err(missing) => any_image(cache, unit).ok_or_else(|| missing.clone()),
         }
     };
     let units = units(target);
     std::thread::scope(|scope| {
         let one = &one;
-        let running: Vec<_> = units.iter().map(|unit| scope.spawn(move || one(unit))).collect();
+        let running: Vec<_> = units.into_iter().map(|unit| scope.spawn(move || one(unit))).collect();
         running
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -221,21 +248,39 @@ pub fn images(target: Target, cache: &Path) -> Result<Vec<Vec<u8>>, CudaError> {
     })
 }
 
-/// A binary of these bytes' source by whatever compiler, the name that sorts last of several.
-fn any_image(cache: &Path, stem: &str) -> Option<Vec<u8>> {
+/// A binary of this source by whatever compiler: of several whole ones that whose name sorts last.
+fn any_image(cache: &Path, unit: Unit) -> Option<Image> {
+    let stem = unit.stem();
     let names = std::fs::read_dir(cache).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let name = names.filter(|name| name.starts_with(stem) && name.ends_with(".cubin")).max()?;
-    std::fs::read(cache.join(name)).ok().filter(|bytes| whole(bytes))
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(&stem) && name.ends_with(".cubin")).collect();
+    names.sort();
+    let mut paths = names.iter().rev().map(|name| cache.join(name));
+    paths.find_map(|path| Some(Image { bytes: kept(&path)?, kept: Some(path), unit: unit.clone() }))
 }
 
 /// The binary at `path`, made and kept where it is missing or torn.
-fn image(unit: &Unit, path: &Path) -> Result<Vec<u8>, CudaError> {
-    if let Some(bytes) = std::fs::read(path).ok().filter(|bytes| whole(bytes)) {
-        return Ok(bytes);
+fn image(unit: Unit, path: PathBuf) -> Result<Image, CudaError> {
+    if let Some(bytes) = kept(&path) {
+        return Ok(Image { unit, bytes, kept: Some(path) });
     }
+    let bytes = make(&unit, &path)?;
+    Ok(Image { unit, bytes, kept: None })
+}
+
+/// Compiles a module and keeps its binary.
+fn make(unit: &Unit, path: &Path) -> Result<Vec<u8>, CudaError> {
     let bytes = unit.compile()?;
     keep(path, &bytes)?;
     Ok(bytes)
+}
+
+/// The binary at `path`, if it is there with all the bytes that were kept.
+fn kept(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = std::fs::read(path).ok()?;
+    let (binary, seal) = bytes.split_at_checked(bytes.len().checked_sub(SEAL)?)?;
+    let whole = whole(binary) && blake3::hash(binary).as_bytes() == seal;
+    bytes.truncate(bytes.len() - SEAL);
+    whole.then_some(bytes)
 }
 
 /// Whether these are the bytes of a binary: an ELF file.
@@ -243,14 +288,18 @@ fn whole(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") && bytes.len() > 1024
 }
 
-/// Writes a file beside its place and moves it there, so that no other process reads half of it.
+/// Writes a binary and its hash beside their place and moves them there, so that nobody reads half of them, however many
+/// threads, processes and machines keep the same binary.
 fn keep(path: &Path, bytes: &[u8]) -> Result<(), CudaError> {
     let error = |reason: std::io::Error| CudaError::Cache { path: path.to_owned(), reason: reason.to_string() };
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(error)?;
-    let aside = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
-    std::fs::write(&aside, bytes).map_err(error)?;
-    std::fs::rename(&aside, path).map_err(error)
+    let mut aside = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(error)?;
+    aside.write_all(bytes).and_then(|()| aside.write_all(blake3::hash(bytes).as_bytes())).map_err(error)?;
+    aside.persist(path).map(|_| ()).map_err(|refused| error(refused.error))
 }
 
 fn options((major, minor): (i32, i32)) -> Vec<String> {
@@ -284,12 +333,22 @@ fn compile(module: &'static str, source: &str, options: &[String]) -> Result<Vec
             let log = unsafe { nvrtc::get_program_log(program) }.unwrap_or_default();
             let log: Vec<u8> = log.into_iter().map(|c| c as u8).collect();
             let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned());
-            Err(failed(log.unwrap_or_else(|_| error.to_string())))
+            Err(failed(complaint(&log.unwrap_or_default(), &error.to_string(), options)))
         }
     };
     // SAFETY: the program is used no more.
     let _ = unsafe { nvrtc::destroy_program(program) };
     bytes
+}
+
+/// What the compiler said, or where it said nothing its error; where it may not know the device, what would help.
+fn complaint(log: &str, error: &str, options: &[String]) -> String {
+    let said = if log.trim().is_empty() { error } else { log.trim() };
+    let architecture = options.iter().find_map(|option| option.strip_prefix("--gpu-architecture="));
+    match architecture.filter(|_| log.trim().is_empty() || log.contains("gpu-architecture")) {
+        Some(name) => format!("{said}; a newer CUDA toolkit may know {name}"),
+        None => said.to_owned(),
+    }
 }
 
 fn binary(program: nvrtc_sys::nvrtcProgram) -> Option<Vec<u8>> {
@@ -323,20 +382,91 @@ mod tests {
     }
 
     #[test]
+    fn a_compiler_that_does_not_know_the_device_is_to_be_replaced() {
+        let options = options((12, 1));
+        let advice = "a newer CUDA toolkit may know sm_121";
+        assert_eq!(complaint("\n", "invalid option", &options), format!("invalid option; {advice}"));
+        let log = "nvrtc: error: invalid value for --gpu-architecture (-arch)\n";
+        assert_eq!(complaint(log, "invalid option", &options), format!("{}; {advice}", log.trim()));
+        assert_eq!(complaint("step.cu(3): error: what\n", "failed", &options), "step.cu(3): error: what");
+    }
+
+    /// A binary, and a place for it in a folder that is not there yet.
+    fn binary_at(folder: &Path, unit: &Unit) -> (Vec<u8>, PathBuf) {
+        let binary = [b"\x7fELF".to_vec(), (0..4096).map(|byte| byte as u8).collect()].concat();
+        (binary, folder.join("below").join(format!("{}-nvrtc12.8.cubin", unit.stem())))
+    }
+
+    #[test]
     fn binaries_are_kept_whole_and_those_of_another_compiler_serve_where_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let unit = &units(TARGET)[0];
-        let binary = [b"\x7fELF".to_vec(), vec![7; 4096]].concat();
-        let path = folder.path().join("below").join(format!("{}-nvrtc12.8.cubin", unit.stem()));
+        let unit = units(TARGET).remove(0);
+        let (binary, path) = binary_at(folder.path(), &unit);
         keep(&path, &binary).unwrap();
-        assert_eq!(image(unit, &path).unwrap(), binary);
+        assert_eq!(image(unit.clone(), path.clone()).unwrap().bytes, binary);
         let folder = path.parent().unwrap();
-        assert_eq!(any_image(folder, &unit.stem()).unwrap(), binary);
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
-        std::fs::write(&path, &binary[..100]).unwrap();
-        assert!(any_image(folder, &unit.stem()).is_none());
+        let later = folder.join(format!("{}-nvrtc13.0.cubin", unit.stem()));
+        std::fs::write(&later, &binary).unwrap();
+        // What sorts last has no hash: the other one is taken.
+        let found = any_image(folder, unit).unwrap();
+        assert_eq!((found.bytes, found.kept), (binary.clone(), Some(path.clone())));
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 2);
         let error = keep(&path.join("below a file"), &binary).unwrap_err();
         assert!(error.to_string().starts_with("cannot keep compiled kernels in `"), "{error}");
+    }
+
+    #[test]
+    fn a_torn_binary_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let unit = units(TARGET).remove(0);
+        let (binary, path) = binary_at(folder.path(), &unit);
+        keep(&path, &binary).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        let mut holed = written.clone();
+        holed[2000..3000].fill(0);
+        let longer = [written.clone(), vec![0; 512]].concat();
+        for torn in [&written[..100], &written[..2048], &written[..written.len() - 1], &holed, &longer, &[]] {
+            std::fs::write(&path, torn).unwrap();
+            assert_eq!(kept(&path), None, "{} bytes", torn.len());
+            assert!(any_image(path.parent().unwrap(), unit.clone()).is_none());
+        }
+        keep(&path, &binary).unwrap();
+        assert_eq!(kept(&path).unwrap(), binary);
+    }
+
+    #[test]
+    fn many_may_keep_the_same_binary_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (binary, path) = binary_at(folder.path(), &units(TARGET)[0]);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        keep(&path, &binary).unwrap();
+                        assert_eq!(kept(&path).unwrap(), binary);
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    /// Needs NVRTC and no device; passes over where there is none.
+    #[test]
+    fn a_torn_binary_is_compiled_anew() {
+        if Library::Nvrtc.load().is_err() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let unit = units(TARGET).into_iter().find(|unit| unit.module == "step").unwrap();
+        let path = folder.path().join("step.cubin");
+        let first = image(unit.clone(), path.clone()).unwrap();
+        assert_eq!(first.kept, None);
+        let written = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &written[..written.len() / 2]).unwrap();
+        let again = image(unit.clone(), path.clone()).unwrap();
+        assert!(again.kept.is_none() && whole(&again.bytes));
+        assert_eq!(image(unit, path.clone()).unwrap().kept, Some(path));
     }
 
     /// Needs NVRTC and no device; passes over where there is none.

@@ -95,7 +95,10 @@ impl Network {
         let blas = Blas::new(gpu, true)?;
         let weights = Weights::new(gpu, table, number, turned)?;
         let (tables, ropes) = ropes(gpu, shape)?;
-        Ok(Self { shape: shape.clone(), weights, ropes, blas, kernels, gpu: Arc::clone(gpu), _tables: tables })
+        let network =
+            Self { shape: shape.clone(), weights, ropes, blas, kernels, gpu: Arc::clone(gpu), _tables: tables };
+        network.check_shared(0..1)?;
+        Ok(network)
     }
 
     /// The device.

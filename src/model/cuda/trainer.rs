@@ -117,6 +117,7 @@ impl Trainer {
     pub fn new(gpu: &Arc<Gpu>, plan: &Plan, adam: Adam) -> Result<Self, CudaError> {
         let table = Table::new(plan.shape, plan.adapters, true)?;
         let network = Network::new(gpu, plan.shape, table, plan.number, false, plan.cache)?;
+        network.check_shared(1..3)?;
         Ok(Self { network, adam, checkpointing: plan.checkpointing, step: 0, space: Space::default() })
     }
 
