@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 
+use super::compute::compute;
 use super::{Failure, Outcome};
 use crate::chat::Message;
 use crate::llm::http::{Dialect, HttpModel, HttpSettings};
 use crate::llm::{ChatModel, ChatRequest, Sampling};
 use crate::model::Bundle;
 use crate::model::chat::encode_prompt;
-use crate::model::device::device;
 use crate::model::executor;
 use crate::model::sample::{Draw, Drawn};
 use crate::model::scheduler::{Request, Scheduler, Sink, Ticket};
@@ -55,6 +55,8 @@ pub(super) struct ChatArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Where a model of our own computes: `cpu`, `cuda` or `cuda:N`; with `wgpu`, which only trains, on the processor.
+    /// Kernels compiled for CUDA are kept in the store of the project that holds the current folder, else in
+    /// `thresh/cuda` of the user's cache.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// The model's name at the address.
@@ -152,7 +154,7 @@ impl Speaker {
                 args.model
             )));
         }
-        let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+        let device = compute(&args.device)?;
         super::tell_who_replies(&args.device);
         let bundle = Bundle::load(&path, &device)?;
         bundle.tokenizer.template()?;

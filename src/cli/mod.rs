@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod compare;
+mod compute;
 mod doctor;
 mod export;
 mod gc;

@@ -7,9 +7,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::compute::compute;
 use super::{Failure, Outcome, say, tell_who_replies};
 use crate::model::Bundle;
-use crate::model::device::device;
 use crate::report::tell;
 use crate::serve::{self, Worker};
 
@@ -36,12 +36,14 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = serve::MAX_TOKENS as u32, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// Where it computes: `cpu`, `cuda` or `cuda:N`. With `wgpu`, which trains only, replies come from the processor.
+    /// Kernels compiled for CUDA are kept in the store of the project that holds the current folder, else in
+    /// `thresh/cuda` of the user's cache.
     #[arg(long, default_value = "cpu")]
     device: String,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Outcome {
-    let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
+    let device = compute(&args.device)?;
     tell_who_replies(&args.device);
     let bundle = Bundle::load(&args.bundle, &device).map_err(|error| Failure::Wrong(error.into()))?;
     let bundle = Bundle { decoder: bundle.decoder.at(device.place()), ..bundle };
