@@ -17,7 +17,7 @@ lint:
 # Training and sampling through wgpu on Mesa's software driver for Vulkan, which is installed where that can be done.
 LAVAPIPE = /usr/share/vulkan/icd.d/lvp_icd.x86_64.json
 test-wgpu:
-	@test -e $(LAVAPIPE) || apt-get install --yes --quiet mesa-vulkan-drivers libvulkan1 > /dev/null 2>&1 || true
+	@test -e $(LAVAPIPE) || { apt-get update && apt-get install --yes mesa-vulkan-drivers libvulkan1; } > /dev/null 2>&1 || true
 	@if test -e $(LAVAPIPE); then VK_ICD_FILENAMES=$(LAVAPIPE) cargo test --features wgpu --lib wgpu; \
 	else echo "test-wgpu is skipped: $(LAVAPIPE) is not there and cannot be installed (Debian's mesa-vulkan-drivers)"; fi
 
