@@ -1,6 +1,5 @@
 //! `train.dpo`: direct preference optimisation and its relatives.
 
-use super::training::listener::Listener;
 use super::training::parameters::{self, not_negative, positive, training_stage};
 use super::training::{self, BASE, EVAL_EXAMPLES, Prepared};
 use crate::engine::port::{Port, PortSpec};
@@ -110,10 +109,12 @@ dpo:
             Prepared::read(context, &preparation, &EXAMPLES, |tokenizer, examples: &[PairExample], limit| {
                 encode::pairs(tokenizer, examples, limit, self.too_long)
             })?;
-        prepared.warn_of_warmup(context, &settings);
-        let listener = Listener::new(context);
-        let (base, pairs) = (prepared.base.decoder.clone(), self.pair_settings());
-        let trained = dpo::train(base, prepared.examples(), &settings, pairs, context.scratch()?, &listener);
-        prepared.finish(context, trained, &listener, |rows, steps| dpo::times(rows, &settings, steps))
+        let pairs = self.pair_settings();
+        prepared.train(
+            context,
+            &settings,
+            |base, examples, scratch, listener| dpo::train(base, examples, &settings, pairs, scratch, listener),
+            |rows, steps| dpo::times(rows, &settings, steps),
+        )
     }
 }

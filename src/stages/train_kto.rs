@@ -1,6 +1,5 @@
 //! `train.kto`: Kahneman-Tversky optimisation.
 
-use super::training::listener::Listener;
 use super::training::parameters::{self, not_negative, positive, training_stage};
 use super::training::{self, BASE, EVAL_EXAMPLES, Prepared};
 use crate::engine::port::{Port, PortSpec};
@@ -162,10 +161,11 @@ kto:
         self.warn_of_cut_pairs(context, &prepared.train, "", &kto);
         let unshuffled = KtoSettings { shuffle: false, ..kto.clone() };
         self.warn_of_cut_pairs(context, &prepared.held_out, " of held-out examples", &unshuffled);
-        prepared.warn_of_warmup(context, &settings);
-        let listener = Listener::new(context);
-        let base = prepared.base.decoder.clone();
-        let trained = kto::train(base, prepared.examples(), &settings, &kto, context.scratch()?, &listener);
-        prepared.finish(context, trained, &listener, |rows, steps| kto::times(rows, &settings, &kto, steps))
+        prepared.train(
+            context,
+            &settings,
+            |base, examples, scratch, listener| kto::train(base, examples, &settings, &kto, scratch, listener),
+            |rows, steps| kto::times(rows, &settings, &kto, steps),
+        )
     }
 }

@@ -1,6 +1,5 @@
 //! `train.sft`: supervised fine-tuning.
 
-use super::training::listener::Listener;
 use super::training::parameters::{self, training_stage};
 use super::training::{self, BASE, EVAL_EXAMPLES, Prepared};
 use crate::engine::port::{Port, PortSpec};
@@ -83,10 +82,11 @@ sft:
                 encode::sft(tokenizer, examples, limit, self.too_long)
             })?;
         let sft = SftSettings { bucketing: self.bucketing };
-        prepared.warn_of_warmup(context, &settings);
-        let listener = Listener::new(context);
-        let base = prepared.base.decoder.clone();
-        let trained = sft::train(base, prepared.examples(), &settings, sft, context.scratch()?, &listener);
-        prepared.finish(context, trained, &listener, |rows, steps| sft::times(rows, &settings, sft, steps))
+        prepared.train(
+            context,
+            &settings,
+            |base, examples, scratch, listener| sft::train(base, examples, &settings, sft, scratch, listener),
+            |rows, steps| sft::times(rows, &settings, sft, steps),
+        )
     }
 }

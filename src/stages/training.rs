@@ -5,6 +5,8 @@ pub(super) mod parameters;
 
 use std::collections::BTreeSet;
 
+use std::path::Path;
+
 use anyhow::{Context as _, anyhow, ensure};
 
 use self::listener::Listener;
@@ -13,7 +15,7 @@ use crate::engine::port::{Folder, Port, PortSpec};
 use crate::engine::stage::{Context, Stopped};
 use crate::examples::{KtoExample, PairExample, SftExample};
 use crate::model::device::Compute;
-use crate::model::{Bundle, Tokenizer, device, peft};
+use crate::model::{Bundle, Decoder, Tokenizer, device, peft};
 use crate::seed;
 use crate::table::Row;
 use crate::train::batch::Sequence;
@@ -163,7 +165,7 @@ impl<T: Encodable> Prepared<T> {
     }
 
     /// Warns of a learning rate that rises until the end.
-    pub(super) fn warn_of_warmup(&self, context: &Context, settings: &Settings) {
+    fn warn_of_warmup(&self, context: &Context, settings: &Settings) {
         let steps = Plan::new(self.train.len(), settings).steps;
         let warmup = settings.warmup.steps(steps);
         if steps > 0 && warmup >= steps {
@@ -175,14 +177,25 @@ impl<T: Encodable> Prepared<T> {
         }
     }
 
-    /// The examples of the training.
-    pub(super) fn examples(&self) -> Examples<'_, T> {
-        Examples { train: &self.train, held_out: &self.held_out }
+    /// Trains the base model on the examples and writes what came of it. `train` gets both, the scratch folder and who listens;
+    /// `times` says how often each row of the training was trained on in so many steps. A training that was stopped becomes the
+    /// engine's own error.
+    pub(super) fn train(
+        self,
+        context: &Context,
+        settings: &Settings,
+        train: impl FnOnce(Decoder, Examples<'_, T>, &Path, &Listener) -> Result<Trained, TrainError>,
+        times: impl Fn(&[T], u64) -> Vec<u64>,
+    ) -> anyhow::Result<()> {
+        self.warn_of_warmup(context, settings);
+        let listener = Listener::new(context);
+        let examples = Examples { train: &self.train, held_out: &self.held_out };
+        let trained = train(self.base.decoder.clone(), examples, context.scratch()?, &listener);
+        self.finish(context, trained, &listener, times)
     }
 
-    /// Writes the trained model, the log and what became of every example. `times` says how often each row of the training was
-    /// trained on in so many steps. A training that was stopped becomes the engine's own error.
-    pub(super) fn finish(
+    /// Writes the trained model, the log and what became of every example.
+    fn finish(
         self,
         context: &Context,
         trained: Result<Trained, TrainError>,

@@ -14,7 +14,9 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::TrainError;
 use super::batch::Sequence;
-use super::learner::{Learner, LearnerSettings, LearnerState, Precision, Slope, Under, check_sequences, trained};
+use super::learner::{
+    Learner, LearnerSettings, LearnerState, Precision, Slope, Under, check_sequences, slopes, trained,
+};
 use super::optimise::{parameters, untracked, with_parameters};
 use crate::model::Decoder;
 use crate::model::cuda::CudaError;
@@ -123,8 +125,7 @@ impl Learner for CudaLearner {
             let seed = crate::seed::derive(seed, &["part", &number.to_string()]);
             self.trainer.accumulate(&packed, seed, |tokens| {
                 let found = sums(&packed, tokens, part.len());
-                let groups = found.chunks(group).enumerate();
-                let slopes: Vec<f64> = groups.flat_map(|(at, found)| slope(part.start + at * group, found)).collect();
+                let slopes = slopes(slope, part.start, group, &found);
                 all.extend(found);
                 Ok::<_, TrainError>(packed.owners.iter().map(|owner| slopes[*owner] as f32).collect())
             })?;

@@ -38,6 +38,12 @@ pub enum Under {
 /// tokens), and gives the derivative of the loss by each of them.
 pub type Slope<'a> = dyn Fn(usize, &[f64]) -> Vec<f64> + Sync + 'a;
 
+/// The slopes of consecutive sequences, asked for group by group. `first` is the place of the first of them.
+pub(super) fn slopes(slope: &Slope, first: usize, group: usize, log_probs: &[f64]) -> Vec<f64> {
+    let groups = log_probs.chunks(group).enumerate();
+    groups.flat_map(|(index, values)| slope(first + index * group, values)).collect()
+}
+
 /// A model under training on one device: its parameters, their gradient and the optimiser's moments.
 pub trait Learner {
     /// The log-probability of every sequence's scored tokens, in the order of the sequences; no gradient, no dropout.

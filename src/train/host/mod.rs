@@ -27,7 +27,7 @@ use self::linear::Panels;
 use self::weights::Weights;
 use super::TrainError;
 use super::batch::Sequence;
-use super::learner::{Learner, LearnerSettings, LearnerState, Slope, Under, check_sequences};
+use super::learner::{Learner, LearnerSettings, LearnerState, Slope, Under, check_sequences, slopes};
 use super::optimise::{AdamWConfig, parameters, untracked, with_parameters};
 use crate::model::Decoder;
 use crate::model::rope::RopeTable;
@@ -193,8 +193,7 @@ impl Learner for HostLearner {
             let pass = Pass { seed: Some(seed), ..Self::pass(weights, ropes, &batch, Under::Policy) };
             let tokens = pool.install(|| work.forward(pass, true, settings.checkpointing));
             let values = batch.sums(&tokens);
-            let groups = values.chunks(group).enumerate();
-            let slopes: Vec<f64> = groups.flat_map(|(index, one)| slope(batch.first + index * group, one)).collect();
+            let slopes = slopes(slope, batch.first, group, &values);
             let token_slopes: Vec<f32> = batch.owners.iter().map(|owner| slopes[*owner] as f32).collect();
             pool.install(|| work.backward(pass, &token_slopes, gradients, settings.checkpointing));
             all.extend(values);
