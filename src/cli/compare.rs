@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Outcome, intact, records, runs, say};
+use super::reference::{result, run_of};
+use super::{Outcome, intact, records, runs, say};
 use crate::engine::fingerprint::changes;
 use crate::engine::history::{RunRecord, StageRecord};
-use crate::engine::store::{Found, Manifest, Store};
+use crate::engine::store::Store;
 use crate::eval::score::Resampling;
 use crate::eval::{self, ScoreRow, Settings, Test};
 use crate::report::{comparison, frame};
@@ -24,18 +24,15 @@ pub(super) struct CompareArgs {
     /// Runs by name or the beginning of one; `latest` is the newest, `latest~1` the one before. The first is the baseline.
     #[arg(num_args = 2.., required = true)]
     runs: Vec<String>,
-    /// The project's folder.
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
     /// List the dialogues whose outcome differs.
     #[arg(long)]
     flips: bool,
 }
 
 pub(super) fn run(args: &CompareArgs) -> Outcome {
-    let store = runs::store(&args.project)?;
+    let store = runs::store()?;
     let records = records(&store)?;
-    let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| choose(&records, name)).collect::<Result<_, _>>()?;
+    let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| run_of(&records, name)).collect::<Result<_, _>>()?;
     let Some((base, others)) = chosen.split_first() else { return Ok(()) };
     for other in others {
         parameters(&store, base, other)?;
@@ -45,28 +42,6 @@ pub(super) fn run(args: &CompareArgs) -> Outcome {
         scores(&store, stage, &named, args.flips)?;
     }
     Ok(())
-}
-
-/// The run of a name, the beginning of one, or `latest` and how many before it.
-pub(super) fn choose<'a>(records: &'a [RunRecord], name: &str) -> Result<&'a RunRecord, Failure> {
-    let back = match name.strip_prefix("latest") {
-        Some("") => Some(0),
-        Some(rest) => rest.strip_prefix('~').and_then(|count| count.parse::<usize>().ok()),
-        None => None,
-    };
-    let found = match back {
-        Some(back) => records.get(back),
-        None => records.iter().find(|record| record.run.starts_with(name)),
-    };
-    found.ok_or_else(|| Failure::Wrong(anyhow!("there is no run `{name}`; `thresh runs` lists them")))
-}
-
-fn result(store: &Store, stage: &StageRecord) -> Result<Option<Manifest>, Failure> {
-    let Some(fingerprint) = &stage.fingerprint else { return Ok(None) };
-    match store.find(fingerprint)? {
-        Found::Whole(manifest) => Ok(Some(*manifest)),
-        _ => Ok(None),
-    }
 }
 
 /// The stages whose own parameters differ; what differs only because its inputs do is left out.

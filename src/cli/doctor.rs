@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Outcome, say};
+use super::{Common, Failure, Outcome, say};
 use crate::config::Project;
 use crate::config::diagnostic::nearest;
 use crate::engine::stage::Profile;
@@ -33,17 +33,14 @@ pub(super) struct DoctorArgs {
     /// Ask no server. Otherwise each endpoint gets at most seven tiny calls, which may cost a little.
     #[arg(long)]
     offline: bool,
-    /// JSON lines, one a finding.
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: &DoctorArgs) -> Outcome {
+pub(super) fn run(args: &DoctorArgs, common: &Common) -> Outcome {
     let project = find(args)?;
     let mut wrong = false;
     let mut show = |about: &str, findings: Vec<Finding>| {
         wrong |= findings.iter().any(|finding| finding.verdict == Verdict::Wrong);
-        findings.iter().try_for_each(|finding| line(args.json, about, finding))
+        findings.iter().try_for_each(|finding| line(common.json, about, finding))
     };
     let names: Vec<&String> = project.settings.endpoints.keys().collect();
     if let Some(name) = &args.endpoint

@@ -11,8 +11,8 @@ use super::path::Results;
 use super::{Failure, Outcome, PipelineArgs, say, stage_indices};
 use crate::config::Pipeline;
 use crate::fs;
+use crate::report::note;
 use crate::report::table;
-use crate::report::tell;
 use crate::stages::trl;
 
 #[derive(Args)]
@@ -73,7 +73,7 @@ pub(super) fn run(args: &ExportArgs) -> Outcome {
         return Err(Failure::Failed(anyhow!("there is no result yet; `thresh run` computes them")));
     }
     if stale > 0 {
-        tell(format!(
+        note(format!(
             "note: {stale} of {written} are of an earlier state of the pipeline: the newest results there are"
         ));
     }

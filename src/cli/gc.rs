@@ -1,6 +1,5 @@
 //! `thresh gc` and `thresh pin`: room in the store.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -21,9 +20,6 @@ pub(super) struct GcArgs {
     /// Say what would go, and remove nothing.
     #[arg(long)]
     dry_run: bool,
-    /// The project's folder.
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
 }
 
 #[derive(Args)]
@@ -33,13 +29,10 @@ pub(super) struct PinArgs {
     /// Take the pin away.
     #[arg(long)]
     remove: bool,
-    /// The project's folder.
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
 }
 
 pub(super) fn run(args: &GcArgs) -> Outcome {
-    let store = runs::store(&args.project)?;
+    let store = runs::store()?;
     let older_than = args.older_than.as_deref().map(time).transpose()?;
     let garbage = collect(&store, Rule { older_than, keep: args.keep }, args.dry_run)?;
     for item in &garbage {
@@ -63,7 +56,7 @@ pub(super) fn run(args: &GcArgs) -> Outcome {
 }
 
 pub(super) fn run_pin(args: &PinArgs) -> Outcome {
-    let store = runs::store(&args.project)?;
+    let store = runs::store()?;
     match pin(&store, &args.run, !args.remove) {
         Err(error @ GcError::NoRun(_)) => Err(Failure::Wrong(error.into())),
         other => Ok(other?),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, say};
+use super::{Common, Failure, Outcome, say};
 use crate::config::diagnostic::nearest;
 use crate::config::ports;
 use crate::config::schema::stage_keys;
@@ -15,13 +15,10 @@ use crate::stages::{self, KINDS, Kind};
 pub(super) struct KindsArgs {
     /// The kind to document.
     kind: Option<String>,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: &KindsArgs) -> Outcome {
-    let Some(name) = &args.kind else { return list(args.json) };
+pub(super) fn run(args: &KindsArgs, common: &Common) -> Outcome {
+    let Some(name) = &args.kind else { return list(common.json) };
     let Some(kind) = stages::find(name) else {
         let hint = match nearest(name, KINDS.iter().map(|kind| kind.name)) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -29,7 +26,7 @@ pub(super) fn run(args: &KindsArgs) -> Outcome {
         };
         return Err(Failure::Wrong(anyhow::anyhow!("unknown kind `{name}`; {hint}")));
     };
-    if args.json {
+    if common.json {
         say(serde_json::to_string_pretty(&page(kind))?)?
     } else {
         document(kind)?

@@ -1,12 +1,10 @@
 //! `thresh log`: what a run did, stage by stage, and what its stages said.
 
-use std::path::PathBuf;
-
 use anyhow::anyhow;
 use clap::Args;
 
-use super::compare::choose;
 use super::gc::size;
+use super::reference::run_of;
 use super::{Failure, Outcome, records, runs, say};
 use crate::config::diagnostic::nearest;
 use crate::engine::history::{self, RunRecord, StageRecord};
@@ -22,15 +20,12 @@ pub(super) struct LogArgs {
     run: String,
     /// A stage: everything that is kept of it.
     stage: Option<String>,
-    /// The project's folder.
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
 }
 
 pub(super) fn run(args: &LogArgs) -> Outcome {
-    let store = runs::store(&args.project)?;
+    let store = runs::store()?;
     let records = records(&store)?;
-    let record = choose(&records, &args.run)?;
+    let record = run_of(&records, &args.run)?;
     match &args.stage {
         None => overview(record),
         Some(name) => {

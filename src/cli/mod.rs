@@ -13,6 +13,7 @@ mod log;
 mod model;
 mod path;
 mod plan;
+mod reference;
 mod run;
 mod runs;
 mod schema;
@@ -34,7 +35,7 @@ use crate::engine::graph::Graph;
 use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
-use crate::report::tell;
+use crate::report::{self, tell};
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
@@ -44,6 +45,22 @@ use crate::report::tell;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug, Default)]
+struct Common {
+    /// Answer in JSON: one object, or one a line where there are several.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing on stderr but warnings and errors.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// The project's folder: as if started there.
+    #[arg(long, value_name = "DIR", global = true)]
+    project: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -127,25 +144,31 @@ type Outcome = Result<(), Failure>;
 pub fn main() -> ExitCode {
     child::outlive_limits();
     let cli = Cli::parse();
+    if let Some(folder) = &cli.common.project
+        && let Err(error) = std::env::set_current_dir(folder)
+    {
+        return fail(&anyhow::anyhow!("cannot go to the project `{}`: {error}", folder.display()), 2);
+    }
+    report::quiet(cli.common.quiet);
     let outcome = match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Plan(args) => plan::run(&args),
+        Command::Run(args) => run::run(&args, &cli.common),
+        Command::Plan(args) => plan::run(&args, &cli.common),
         Command::Why(args) => why::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
-        Command::Runs(args) => runs::run(&args),
+        Command::Runs(args) => runs::run(&args, &cli.common),
         Command::Log(args) => log::run(&args),
-        Command::Show(args) => show::run(&args),
+        Command::Show(args) => show::run(&args, &cli.common),
         Command::Compare(args) => compare::run(&args),
         Command::Path(args) => path::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Pin(args) => gc::run_pin(&args),
-        Command::Model(args) => model::run(&args),
+        Command::Model(args) => model::run(&args, &cli.common),
         Command::Chat(args) => chat::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Serve(args) => serve::run(&args),
-        Command::Kinds(args) => kinds::run(&args),
+        Command::Kinds(args) => kinds::run(&args, &cli.common),
         Command::Schema(args) => schema::run(&args),
     };
     match outcome {
@@ -257,6 +280,6 @@ fn stage_indices(pipeline: &Pipeline, names: &[String]) -> Result<Vec<usize>, Fa
 /// Says it where a model is asked to reply on a device that only trains.
 fn tell_who_replies(device: &str) {
     if device == "wgpu" {
-        crate::report::tell("warning: replies are computed on the processor; `wgpu` only trains");
+        tell("warning: replies are computed on the processor; `wgpu` only trains");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, say};
+use super::{Common, Failure, Outcome, say};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, next_logits};
 use crate::model::device::{Place, device};
 use crate::model::numbers::Format;
@@ -34,9 +34,6 @@ enum ModelCommand {
 struct InspectArgs {
     /// A model's folder, a GGUF file, or an adapter's folder.
     path: PathBuf,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args)]
@@ -46,10 +43,7 @@ struct LogitsArgs {
     /// The tokens' numbers, with commas between.
     #[arg(long, value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
-    /// All logits as JSON, in the order of the vocabulary.
-    #[arg(long)]
-    json: bool,
-    /// How many of the largest logits to print otherwise.
+    /// How many of the largest logits to print; with `--json` all, in the order of the vocabulary.
     #[arg(long, default_value_t = 10)]
     top: usize,
     /// Where to compute: `cpu` or `wgpu`.
@@ -89,18 +83,18 @@ impl From<Dtype> for Format {
     }
 }
 
-pub(super) fn run(args: &ModelArgs) -> Outcome {
+pub(super) fn run(args: &ModelArgs, common: &Common) -> Outcome {
     match &args.command {
-        ModelCommand::Inspect(args) => inspect(args),
-        ModelCommand::Logits(args) => logits(args),
+        ModelCommand::Inspect(args) => inspect(args, common.json),
+        ModelCommand::Logits(args) => logits(args, common.json),
         ModelCommand::Convert(args) => convert(args),
     }
 }
 
-fn inspect(args: &InspectArgs) -> Outcome {
+fn inspect(args: &InspectArgs, json: bool) -> Outcome {
     there(&args.path)?;
     let facts = inspect::facts(&args.path)?;
-    if args.json {
+    if json {
         let object: serde_json::Map<String, Value> =
             facts.into_iter().map(|fact| (fact.name.to_owned(), fact.value)).collect();
         say(serde_json::to_string_pretty(&object)?)?;
@@ -113,7 +107,7 @@ fn inspect(args: &InspectArgs) -> Outcome {
     Ok(())
 }
 
-fn logits(args: &LogitsArgs) -> Outcome {
+fn logits(args: &LogitsArgs, json: bool) -> Outcome {
     there(&args.path)?;
     let device = device(&args.device).map_err(|error| Failure::Wrong(error.into()))?;
     // The tensors of a model on CUDA lie on the processor, and would be computed there.
@@ -125,7 +119,7 @@ fn logits(args: &LogitsArgs) -> Outcome {
         CheckpointError::Tokens(_) => Failure::Wrong(error.into()),
         other => other.into(),
     })?;
-    if args.json {
+    if json {
         say(json!({"tokens": args.tokens, "logits": logits}).to_string())?;
         return Ok(());
     }

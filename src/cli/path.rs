@@ -11,7 +11,7 @@ use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, records, say, 
 use crate::config::diagnostic::nearest;
 use crate::engine::plan::{Planned, plan};
 use crate::engine::store::{Found, Manifest};
-use crate::report::tell;
+use crate::report::note;
 
 #[derive(Args)]
 pub(super) struct PathArgs {
@@ -25,7 +25,7 @@ pub(super) fn run(args: &PathArgs) -> Outcome {
     let results = Results::open(&args.pipeline)?;
     let found = results.find(&args.output)?;
     if found.stale {
-        tell("note: the pipeline has changed since; this is the newest result there is");
+        note("note: the pipeline has changed since; this is the newest result there is");
     }
     say(found.path(&results).display().to_string())?;
     Ok(())

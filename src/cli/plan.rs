@@ -3,19 +3,16 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Opened, Outcome, PipelineArgs, open, recent, say};
+use super::{Common, Opened, Outcome, PipelineArgs, open, recent, say};
 use crate::engine::plan::{Reason, Verdict, plan};
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// One JSON object a stage: `stage`, `state`, `reason`.
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: &PlanArgs) -> Outcome {
+pub(super) fn run(args: &PlanArgs, common: &Common) -> Outcome {
     let Opened { pipeline, project, store } = open(&args.pipeline)?;
     let plans = plan(&pipeline.graph, &store, &project.root, &recent(&store, &pipeline.graph)?)?;
     let width = pipeline.graph.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
@@ -31,7 +28,7 @@ pub(super) fn run(args: &PlanArgs) -> Outcome {
             Verdict::Frozen => ("broken", "it is frozen and has no result yet".to_owned()),
             Verdict::Broken(why) => ("broken", why.clone()),
         };
-        if args.json {
+        if common.json {
             say(json!({"stage": node.name, "state": state, "reason": reason}).to_string())?;
         } else {
             say(format!("{:width$}  {state:6}  {reason}", node.name))?;

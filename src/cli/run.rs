@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::runtime::Handle;
 
 use super::selection::{Selected, SelectionArgs};
-use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_indices, watch};
+use super::{Common, Failure, Opened, Outcome, PipelineArgs, intact, open, say, stage_indices, watch};
 use crate::child;
 use crate::config::Pipeline;
 use crate::engine::graph::Graph;
@@ -24,12 +24,6 @@ use crate::report::{self, Report};
 pub(super) struct RunArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// JSON lines on stdout, one an event.
-    #[arg(long, conflicts_with = "quiet")]
-    json: bool,
-    /// Only warnings, failures and the tables at the end.
-    #[arg(long, short)]
-    quiet: bool,
     /// The most stages side by side that compute here.
     #[arg(long, short)]
     jobs: Option<usize>,
@@ -49,7 +43,7 @@ pub(super) struct RunArgs {
     selection: SelectionArgs,
 }
 
-pub(super) fn run(args: &RunArgs) -> Outcome {
+pub(super) fn run(args: &RunArgs, common: &Common) -> Outcome {
     // Before there are threads, and before this process grows.
     child::start()?;
     // After that, so that commands keep the limit that they were given.
@@ -63,16 +57,16 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let handle = runtime.handle();
     handle.spawn(interrupts(stop.clone()));
     let outcome = if args.watch {
-        watch::run(&args.pipeline, &stop, || once(args, handle, &stop))
+        watch::run(&args.pipeline, &stop, || once(args, common, handle, &stop))
     } else {
-        once(args, handle, &stop)
+        once(args, common, handle, &stop)
     };
     child::finish();
     outcome
 }
 
 /// One run, from the files as they are now.
-fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
+fn once(args: &RunArgs, common: &Common, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
     let Opened { pipeline, mut project, store } = open(&args.pipeline)?;
     if let Some(jobs) = args.jobs {
         project.settings.jobs = jobs;
@@ -91,14 +85,14 @@ fn once(args: &RunArgs, runtime: &Handle, stop: &Arc<AtomicBool>) -> Outcome {
         set: args.pipeline.set.clone(),
         stop: stop.clone(),
     };
-    let mut report = reporter(args);
+    let mut report = reporter(common);
     let run = runner::run(&pipeline.graph, &store, &options, |event| report.event(&pipeline.graph, event));
     let ran = runtime.block_on(run).map_err(|error| match error {
         RunError::NoPool(_) => Failure::Wrong(error.into()),
         RunError::Store(error) => error.into(),
     })?;
     drop(report);
-    if !args.json {
+    if !common.json {
         tables(&pipeline.graph, &store, &ran.results)?;
     }
     match (ran.summary.failed, ran.summary.stopped) {
@@ -123,10 +117,10 @@ fn forced(args: &RunArgs, pipeline: &Pipeline, selected: &Selected) -> Result<BT
     Ok(forced)
 }
 
-fn reporter(args: &RunArgs) -> Box<dyn Report> {
-    if args.json {
+fn reporter(common: &Common) -> Box<dyn Report> {
+    if common.json {
         Box::new(report::json::Json::default())
-    } else if args.quiet {
+    } else if common.quiet {
         Box::new(report::plain::Plain::quiet())
     } else if std::io::stderr().is_terminal() {
         Box::new(report::terminal::Terminal::new())

@@ -1,10 +1,10 @@
 //! `thresh runs`: what was run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 
-use super::{Failure, Outcome, records, say};
+use super::{Common, Failure, Outcome, records, say};
 use crate::config::Project;
 use crate::engine::history::{Outcome as Became, RunRecord};
 use crate::engine::store::Store;
@@ -13,20 +13,14 @@ use crate::engine::store::Store;
 pub(super) struct RunsArgs {
     /// Only runs of this pipeline, by its name.
     pipeline: Option<String>,
-    /// The project's folder.
-    #[arg(long, default_value = ".")]
-    project: PathBuf,
-    /// One JSON object a run.
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: &RunsArgs) -> Outcome {
-    let store = store(&args.project)?;
+pub(super) fn run(args: &RunsArgs, common: &Common) -> Outcome {
+    let store = store()?;
     let records = records(&store)?;
     let wanted = |record: &&RunRecord| args.pipeline.as_ref().is_none_or(|name| *name == record.pipeline);
     for record in records.iter().filter(wanted) {
-        if args.json {
+        if common.json {
             say(serde_json::to_string(record)?)?;
             continue;
         }
@@ -40,8 +34,8 @@ pub(super) fn run(args: &RunsArgs) -> Outcome {
     Ok(())
 }
 
-/// The store of the project of a folder.
-pub(super) fn store(folder: &Path) -> Result<Store, Failure> {
-    let project = Project::find(&folder.join("any"), None).map_err(|error| Failure::Wrong(error.into()))?;
+/// The store of the project that the current folder is of.
+pub(super) fn store() -> Result<Store, Failure> {
+    let project = Project::find(Path::new("any"), None).map_err(|error| Failure::Wrong(error.into()))?;
     Ok(Store::open(project.store())?)
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::graph::{Edge, Graph, Node};
 use super::seal;
 use super::store::{Store, StoreError};
 use crate::fs;
@@ -57,6 +58,9 @@ pub struct StageRecord {
     pub kind: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// What it reads: `stage.port` by its input ports. Absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
     /// The fingerprint of its result, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -119,11 +123,13 @@ pub struct RunRecord {
 
 impl StageRecord {
     /// A stage that did not come to its turn yet.
-    pub fn blank(name: &str, kind: &str) -> Self {
+    pub fn blank(graph: &Graph, node: &Node) -> Self {
+        let from = |edge: &Edge| format!("{}.{}", graph.nodes[edge.from].name, edge.output);
         Self {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
+            name: node.name.clone(),
+            kind: node.stage.kind().to_owned(),
             outcome: Outcome::Pending,
+            inputs: node.inputs.iter().map(|edge| (edge.input.clone(), from(edge))).collect(),
             fingerprint: None,
             seconds: 0.0,
             figures: BTreeMap::new(),

@@ -91,7 +91,7 @@ pub async fn run(
             set: options.set.clone(),
             started,
             seconds: None,
-            stages: graph.nodes.iter().map(|node| StageRecord::blank(&node.name, node.stage.kind())).collect(),
+            stages: graph.nodes.iter().map(|node| StageRecord::blank(graph, node)).collect(),
         },
         sender,
         crowd: Arc::default(),

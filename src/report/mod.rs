@@ -9,6 +9,7 @@ pub mod table;
 pub mod terminal;
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::event::Event;
 use crate::engine::graph::Graph;
@@ -19,7 +20,22 @@ pub trait Report {
     fn event(&mut self, graph: &Graph, event: &Event);
 }
 
-/// Writes a line to stderr. Who has closed it (`2>&1 | head`) must not end a run.
+/// Whether only warnings and errors go to stderr.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Leaves out what [`note`] says, for this process.
+pub fn quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Writes a line to stderr that people can do without; see [`quiet`].
+pub fn note(text: impl std::fmt::Display) {
+    if !QUIET.load(Ordering::Relaxed) {
+        tell(text);
+    }
+}
+
+/// Writes a warning or an error to stderr. Who has closed it (`2>&1 | head`) must not end a run.
 pub fn tell(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

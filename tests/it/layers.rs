@@ -37,7 +37,7 @@ fn allowed(module: &str) -> BTreeSet<&'static str> {
         "main" | "lib" => return BTreeSet::from(["cli", "server"]),
         "cli" => &[&["report", "config", "stages", "engine", "eval", "llm", "model", "serve"], BASE],
         "serve" => &[&["model"], BASE],
-        "report" => &[&["engine", "eval"], BASE],
+        "report" => &[&["engine", "dialogue", "eval", "josh", "train"], BASE],
         "config" => &[&["stages", "engine"], BASE],
         "stages" => &[&["engine"], DOMAIN, BASE],
         "engine" => &[BASE],
