@@ -8,8 +8,10 @@ mod doctor;
 mod export;
 mod gc;
 mod graph;
+mod help;
 mod kinds;
 mod log;
+mod manual;
 mod model;
 mod path;
 mod plan;
@@ -27,7 +29,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 
 use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
@@ -38,11 +40,15 @@ use crate::engine::store::{Artifact, Store};
 use crate::report::{self, tell};
 use crate::stages::{self, Extension};
 
+pub use help::command;
+pub use manual::commands;
+
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
-/// Exit codes: 0 done, 1 a stage failed or a result is missing, 2 the pipeline or the command is wrong, 130 stopped from outside.
+/// A pipeline is a YAML file of stages that read each other's results. `thresh` computes those that are missing and keeps all
+/// of them as Parquet, so that runs can be compared, looked into and taken along.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "thresh", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -66,42 +72,42 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check a pipeline file: every mistake at once, nothing is run.
+    Check(PipelineArgs),
+    /// Draw the stages of a pipeline and their connections.
+    Graph(graph::GraphArgs),
+    /// List the kinds of stages, or document one.
+    Kinds(kinds::KindsArgs),
+    /// Look whether what a run needs works, and say what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Say what a run would compute, and why.
+    Plan(plan::PlanArgs),
     /// Run a pipeline: compute what is missing.
     Run(run::RunArgs),
-    /// Say what a run would do, and why.
-    Plan(plan::PlanArgs),
-    /// Explain why a stage would run: the first cause upstream, field by field.
+    /// Explain why a stage would run: the first cause, field by field.
     Why(why::WhyArgs),
-    /// Check a pipeline file without running anything.
-    Check(PipelineArgs),
-    /// Draw the stages and their connections.
-    Graph(graph::GraphArgs),
     /// List the runs of this project.
     Runs(runs::RunsArgs),
-    /// Show what a run did: times, memory, figures, and what its stages said.
+    /// Show what a run did: times, memory, figures, and what was said.
     Log(log::LogArgs),
     /// Show a table: its columns and first rows.
     Show(show::ShowArgs),
-    /// Compare runs: what differs in parameters, results and scores.
-    Compare(compare::CompareArgs),
     /// Print where a result lies.
     Path(path::PathArgs),
-    /// Write artifacts out of the store as files.
+    /// Compare runs: what differs in parameters, results and scores.
+    Compare(compare::CompareArgs),
+    /// Write results out of the store as files.
     Export(export::ExportArgs),
-    /// Remove from the store what no kept run needs.
-    Gc(gc::GcArgs),
-    /// Keep a run and its results whatever is collected.
-    Pin(gc::PinArgs),
-    /// Look at a model: what it is, and what it predicts.
+    /// Look at a model, ask it for logits, write it in another form.
     Model(model::ModelArgs),
-    /// Talk to a model: a bundle, a folder of Hugging Face, a GGUF file, or one behind an address.
+    /// Talk to a model: of a file, of a folder, or behind an address.
     Chat(chat::ChatArgs),
-    /// Look whether store, profile, device and endpoints work, and say what to do where they do not.
-    Doctor(doctor::DoctorArgs),
     /// Serve a model of our own over OpenAI's API.
     Serve(serve::ServeArgs),
-    /// List the kinds of stages, or document one.
-    Kinds(kinds::KindsArgs),
+    /// Remove from the store what no kept run needs.
+    Gc(gc::GcArgs),
+    /// Keep a run and its results whatever `thresh gc` removes.
+    Pin(gc::PinArgs),
     /// Write the JSON Schemas of pipelines and tables.
     Schema(schema::SchemaArgs),
 }
@@ -153,7 +159,7 @@ pub fn main_with(extension: Extension) -> ExitCode {
     if let Err(error) = extend(extension) {
         return fail(&error, 2);
     }
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     if let Some(folder) = &cli.common.project
         && let Err(error) = std::env::set_current_dir(folder)
     {
