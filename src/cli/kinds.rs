@@ -9,7 +9,7 @@ use crate::config::ports;
 use crate::config::schema::stage_keys;
 use crate::engine::fingerprint::type_name;
 use crate::engine::port::{Arity, Holds, PortSpec};
-use crate::stages::{self, KINDS, Kind};
+use crate::stages::{self, Kind};
 
 #[derive(Args)]
 pub(super) struct KindsArgs {
@@ -20,7 +20,7 @@ pub(super) struct KindsArgs {
 pub(super) fn run(args: &KindsArgs, common: &Common) -> Outcome {
     let Some(name) = &args.kind else { return list(common.json) };
     let Some(kind) = stages::find(name) else {
-        let hint = match nearest(name, KINDS.iter().map(|kind| kind.name)) {
+        let hint = match nearest(name, stages::kinds().map(|kind| kind.name)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`thresh kinds` lists them".to_owned(),
         };
@@ -60,8 +60,8 @@ fn page(kind: &Kind) -> Value {
 }
 
 fn list(json: bool) -> Outcome {
-    let width = KINDS.iter().map(|kind| kind.name.len()).max().unwrap_or(0);
-    for kind in KINDS {
+    let width = stages::kinds().map(|kind| kind.name.len()).max().unwrap_or(0);
+    for kind in stages::kinds() {
         let description = description(kind);
         let summary = description.split("\n\n").next().unwrap_or_default().replace('\n', " ");
         if json {

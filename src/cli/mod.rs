@@ -36,6 +36,7 @@ use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
 use crate::report::{self, tell};
+use crate::stages::{self, Extension};
 
 /// Declarative pipelines for self-training dialogue agents from sparse rewards.
 ///
@@ -142,7 +143,16 @@ type Outcome = Result<(), Failure>;
 
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
+    main_with(Extension { kinds: &[], rows: &[] })
+}
+
+/// Runs the command of the process's arguments with kinds of one's own beside ours: what a program does that adds some. All
+/// commands know them, `kinds` and `schema` too.
+pub fn main_with(extension: Extension) -> ExitCode {
     child::outlive_limits();
+    if let Err(error) = extend(extension) {
+        return fail(&error, 2);
+    }
     let cli = Cli::parse();
     if let Some(folder) = &cli.common.project
         && let Err(error) = std::env::set_current_dir(folder)
@@ -176,6 +186,17 @@ pub fn main() -> ExitCode {
         Err(Failure::Said(code)) => ExitCode::from(code),
         Err(Failure::Failed(error)) => fail(&error, 1),
         Err(Failure::Wrong(error)) => fail(&error, 2),
+    }
+}
+
+/// Adds kinds, each with an example that says what its ports are.
+fn extend(extension: Extension) -> anyhow::Result<()> {
+    stages::extend(extension)?;
+    match extension.kinds.iter().find(|kind| config::ports(kind).is_none()) {
+        Some(kind) => {
+            anyhow::bail!("the example of the kind `{}` is no stage of its own:\n{}", kind.name, kind.example)
+        }
+        None => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::sweep::Sweep;
 use crate::engine::fingerprint::type_name;
 use crate::engine::graph::{self, Edge, Graph, Node as Stage};
 use crate::engine::port::{Arity, Holds, PortSpec};
-use crate::stages::KINDS;
+use crate::stages;
 use crate::value::Span;
 
 /// The most connections that a pipeline may have.
@@ -251,10 +251,10 @@ impl Connector<'_> {
             found.truncate(5);
             return format!("`{}` is carried by {}", type_name(holds), found.join(", "));
         }
-        let writes = |kind: &&crate::stages::Kind| {
+        let writes = |kind: &&stages::Kind| {
             ports(kind).is_some_and(|(_, outputs)| outputs.iter().any(|port| port.holds == *holds))
         };
-        let kinds: Vec<String> = KINDS.iter().filter(writes).map(|kind| format!("`{}`", kind.name)).collect();
+        let kinds: Vec<String> = stages::kinds().filter(writes).map(|kind| format!("`{}`", kind.name)).collect();
         match kinds.is_empty() {
             true => String::new(),
             false => format!("`{}` is written by stages of the kind {}", type_name(holds), kinds.join(" or ")),

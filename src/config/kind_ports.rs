@@ -5,16 +5,17 @@ use std::sync::LazyLock;
 
 use super::yaml_node;
 use crate::engine::port::{Arity, PortSpec};
-use crate::stages::{KINDS, Kind};
+use crate::stages::{self, Kind};
 use crate::value::{Node, Value};
 
 /// Inputs and outputs.
 pub type Ports = (Vec<PortSpec>, Vec<PortSpec>);
 
 static PORTS: LazyLock<HashMap<&'static str, Ports>> =
-    LazyLock::new(|| KINDS.iter().filter_map(|kind| Some((kind.name, read(kind)?))).collect());
+    LazyLock::new(|| stages::kinds().filter_map(|kind| Some((kind.name, read(kind)?))).collect());
 
-/// The ports of a kind's example; `None` where the example is wrong, which a test excludes.
+/// The ports of a kind's example; `None` where the example is wrong, which a test excludes of ours and
+/// the start of those that a program adds.
 pub fn ports(kind: &Kind) -> Option<&'static Ports> {
     PORTS.get(kind.name)
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::kind_ports::ports;
 use crate::engine::fingerprint::type_name;
 use crate::engine::port::{Arity, Holds, PortSpec};
-use crate::stages::{KINDS, Kind, ROWS};
+use crate::stages::{self, Kind, RowType};
 
 /// The keys of a stage beside `kind`, `in` and `with`: name, JSON Schema, and what documentation says of each.
 pub fn stage_keys() -> Vec<(&'static str, Value, &'static str)> {
@@ -66,7 +66,7 @@ pub fn pipeline() -> Value {
         }),
     );
     let mut cases = Vec::new();
-    for kind in KINDS {
+    for kind in stages::kinds() {
         let mut schema = (kind.schema)().to_value();
         if let Some(object) = schema.as_object_mut() {
             object.remove("$schema");
@@ -115,7 +115,7 @@ fn stage(cases: Vec<Value>) -> Value {
         json!({"const": kind.name, "description": schema.get("description")})
     };
     let mut properties = Map::new();
-    let kinds: Vec<Value> = KINDS.iter().map(kind).collect();
+    let kinds: Vec<Value> = stages::kinds().map(kind).collect();
     properties.insert("kind".to_owned(), json!({"description": "What the stage does.", "oneOf": kinds}));
     properties.insert(
         "in".to_owned(),
@@ -218,11 +218,11 @@ fn or_reference(schema: Value) -> Value {
 
 /// The columns of every row type: file name and content.
 pub fn rows() -> Vec<(String, Value)> {
-    let describe = |row: &crate::stages::RowType| {
+    let describe = |row: &RowType| {
         let columns: Vec<Value> = (row.schema)().fields().iter().map(|field| column(field)).collect();
         (format!("{}.json", row.name.replace('/', ".")), json!({"row": row.name, "columns": columns}))
     };
-    ROWS.iter().map(describe).collect()
+    stages::rows().map(describe).collect()
 }
 
 fn column(field: &Field) -> Value {
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_name_of_a_definition_means_the_same_in_every_kind() {
         let mut known: Map<String, Value> = Map::new();
-        for kind in KINDS {
+        for kind in stages::KINDS {
             let schema = (kind.schema)().to_value();
             let definitions = schema.get("$defs").and_then(Value::as_object);
             for (name, definition) in definitions.into_iter().flatten() {

@@ -177,7 +177,7 @@ fn kind(key: &Key, node: &Node, problems: &mut Vec<Diagnostic>) -> Option<&'stat
     if kind.is_none() {
         problems.push(
             Diagnostic::at(named.span, format!("unknown kind `{name}`"))
-                .suggest(name, stages::KINDS.iter().map(|kind| kind.name)),
+                .suggest(name, stages::kinds().map(|kind| kind.name)),
         );
     }
     kind

@@ -1,4 +1,4 @@
-//! The kinds of stages: one file each, and the only list of them.
+//! The kinds of stages: one file each, and the only list of them. A program of one's own may add some ([`extend`]).
 
 pub mod command_run;
 pub mod data_kto;
@@ -28,6 +28,7 @@ pub mod trl;
 mod by_task;
 mod casting;
 mod compat;
+mod extension;
 mod frame;
 mod in_order;
 mod prompt;
@@ -51,6 +52,8 @@ use crate::engine::stage::{AnyStage, Stage};
 use crate::table::{self, Row};
 use crate::value::{self, Node, PlaceError};
 
+pub use extension::{ExtendError, Extension, extend, kinds, rows};
+
 /// A kind of stage, as pipelines name it and documentation lists it.
 pub struct Kind {
     /// `family.verb`.
@@ -69,23 +72,30 @@ pub struct Kind {
     pub parse: fn(&Node) -> Result<Arc<dyn AnyStage>, PlaceError>,
 }
 
-const fn kind<S: Stage>() -> Kind {
-    Kind {
-        name: S::KIND,
-        version: S::VERSION,
-        example: S::EXAMPLE,
-        replaced: S::REPLACED,
-        schema: || schemars::schema_for!(S),
-        quirks: &[],
-        parse: |node| Ok(Arc::new(value::parse::<S>(node)?)),
+impl Kind {
+    /// The kind that a type is.
+    pub const fn of<S: Stage>() -> Self {
+        Self {
+            name: S::KIND,
+            version: S::VERSION,
+            example: S::EXAMPLE,
+            replaced: S::REPLACED,
+            schema: || schemars::schema_for!(S),
+            quirks: &[],
+            parse: |node| Ok(Arc::new(value::parse::<S>(node)?)),
+        }
     }
+}
+
+const fn kind<S: Stage>() -> Kind {
+    Kind::of::<S>()
 }
 
 const fn compatible<S: compat::Compatible>() -> Kind {
     Kind { quirks: S::QUIRKS, ..kind::<S>() }
 }
 
-/// Every kind, in the order in which an experiment uses them.
+/// Every kind of our own, in the order in which an experiment uses them; [`kinds`] has the added ones too.
 pub static KINDS: &[Kind] = &[
     kind::<dataset_fetch::DatasetFetch>(),
     kind::<multiwoz_synthesize::MultiwozSynthesize>(),
@@ -113,7 +123,7 @@ pub static KINDS: &[Kind] = &[
 
 /// The kind of a name.
 pub fn find(name: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.name == name)
+    kinds().find(|kind| kind.name == name)
 }
 
 /// A row type and its columns.
@@ -124,11 +134,18 @@ pub struct RowType {
     pub schema: fn() -> SchemaRef,
 }
 
-const fn row<T: Row>() -> RowType {
-    RowType { name: T::TYPE, schema: table::schema::<T> }
+impl RowType {
+    /// The row type that a type is.
+    pub const fn of<T: Row>() -> Self {
+        Self { name: T::TYPE, schema: table::schema::<T> }
+    }
 }
 
-/// Every row type.
+const fn row<T: Row>() -> RowType {
+    RowType::of::<T>()
+}
+
+/// Every row type of our own; [`rows`] has the added ones too.
 pub static ROWS: &[RowType] = &[
     row::<crate::dialogue::source::Source>(),
     row::<crate::dialogue::task::Task>(),
