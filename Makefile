@@ -1,18 +1,22 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu bench-train bench-decode synthetic install clean
+.PHONY: run test chromium test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu bench-train bench-decode synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
 
 # The feature `cuda` adds bindings only, so that its code is built and, as far as no GPU is needed, tested everywhere.
-test: lint
+test: lint chromium
 	cargo test --workspace --features cuda
 	$(MAKE) test-wgpu
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features cuda --quiet -- -D warnings
+
+# Pages are tested in a real Chromium, which is installed where that can be done; without one their tests say that they skip.
+chromium:
+	@command -v chromium > /dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; } > /dev/null 2>&1 || true
 
 # Training and sampling through wgpu on Mesa's software driver for Vulkan, which is installed where that can be done.
 LAVAPIPE = /usr/share/vulkan/icd.d/lvp_icd.x86_64.json

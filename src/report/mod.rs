@@ -6,6 +6,7 @@ pub mod json;
 pub mod pace;
 pub mod plain;
 pub mod table;
+pub mod talk;
 pub mod terminal;
 
 use std::io::Write as _;

@@ -135,6 +135,50 @@ mod tests {
         assert!(rows.enumerate().all(|(id, found)| found.unwrap() == row(id as u64)));
     }
 
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Name {
+        name: String,
+    }
+
+    impl Row for Name {
+        const TYPE: &'static str = "test.named/v1";
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Named {
+        leaves: Vec<Leaf>,
+        name: String,
+        id: u64,
+    }
+
+    impl Row for Named {
+        const TYPE: &'static str = "test.named/v1";
+    }
+
+    #[test]
+    fn some_rows_and_some_columns_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let row = |id: u64| Named {
+            leaves: (0..id % 3).map(|_| Leaf { name: format!("ü{id}"), score: None }).collect(),
+            name: format!("n{}", id % 1500),
+            id,
+        };
+        write(&path, (0..4000).map(row)).unwrap();
+        let names = read::<Name>(&path).unwrap();
+        assert!(names.len() == 4000 && names[3999].name == "n999");
+        let picked = |name: &str| -> Vec<Named> {
+            TableReader::open_where(&path, "name", name).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(picked("n7"), [7, 1507, 3007].map(row));
+        assert_eq!(picked("n1499"), [1499, 2999].map(row));
+        assert_eq!(picked("N7"), []);
+        let Err(error) = TableReader::<Named>::open_where(&path, "nime", "n7") else { panic!() };
+        assert!(error.to_string().contains("nime"), "{error}");
+        let Err(error) = TableReader::<Other>::open_where(&path, "name", "n7") else { panic!() };
+        assert!(error.to_string().contains("expected `test.other/v1`"), "{error}");
+    }
+
     #[test]
     fn another_row_type_and_damage_are_named() {
         let folder = tempfile::tempdir().unwrap();

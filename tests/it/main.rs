@@ -3,6 +3,7 @@
 mod agents;
 mod authors;
 mod bad;
+mod browser;
 mod chat;
 mod compat;
 mod doctor;
