@@ -1,5 +1,6 @@
 //! Events into what a person or a script reads.
 
+pub mod compare;
 pub mod comparison;
 pub mod frame;
 pub mod json;
