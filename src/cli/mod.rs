@@ -16,6 +16,7 @@ mod model;
 mod path;
 mod plan;
 mod reference;
+mod report;
 mod run;
 mod runs;
 mod schema;
@@ -37,7 +38,7 @@ use crate::engine::graph::Graph;
 use crate::engine::history::{self, RunRecord};
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
-use crate::report::{self, tell};
+use crate::report::tell;
 use crate::stages::{self, Extension};
 
 pub use help::command;
@@ -96,6 +97,8 @@ enum Command {
     Path(path::PathArgs),
     /// Compare runs: what differs in parameters, results and scores.
     Compare(compare::CompareArgs),
+    /// Write one page about runs that needs no network.
+    Report(report::ReportArgs),
     /// Write results out of the store as files.
     Export(export::ExportArgs),
     /// Look at a model, ask it for logits, write it in another form.
@@ -165,7 +168,7 @@ pub fn main_with(extension: Extension) -> ExitCode {
     {
         return fail(&anyhow::anyhow!("cannot go to the project `{}`: {error}", folder.display()), 2);
     }
-    report::quiet(cli.common.quiet);
+    crate::report::quiet(cli.common.quiet);
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args, &cli.common),
         Command::Plan(args) => plan::run(&args, &cli.common),
@@ -176,6 +179,7 @@ pub fn main_with(extension: Extension) -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Show(args) => show::run(&args, &cli.common),
         Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args, &cli.common),
         Command::Path(args) => path::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Gc(args) => gc::run(&args),

@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod frame;
 pub mod json;
 pub mod pace;
+pub mod page;
 pub mod plain;
 pub mod table;
 pub mod talk;

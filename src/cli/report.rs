@@ -1,0 +1,47 @@
+//! `thresh report`: one self-contained page about runs.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::reference::run_of;
+use super::{Common, Outcome, records, runs, say};
+use crate::engine::history::RunRecord;
+use crate::fs;
+use crate::report::{self, page};
+
+#[derive(Args)]
+pub(super) struct ReportArgs {
+    /// Runs by name or the beginning of one, in the page's order; `latest` is the newest, `latest~1` the one before.
+    #[arg(default_value = "latest", value_name = "RUN")]
+    runs: Vec<String>,
+    /// The file to write; `-` is stdout.
+    #[arg(long, short, default_value = "report.html", value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn run(args: &ReportArgs, common: &Common) -> Outcome {
+    let store = runs::store()?;
+    let records = records(&store)?;
+    let mut chosen: Vec<&RunRecord> = Vec::new();
+    for name in &args.runs {
+        let run = run_of(&records, name)?;
+        // A run that is named twice stands on the page once.
+        if chosen.iter().all(|one| one.run != run.run) {
+            chosen.push(run);
+        }
+    }
+    let page = page::page(&store, &chosen)?;
+    if args.output == Path::new("-") {
+        return Ok(std::io::stdout().lock().write_all(page.as_bytes())?);
+    }
+    fs::write_whole(&args.output, page.as_bytes())?;
+    if common.json {
+        let runs: Vec<&str> = chosen.iter().map(|run| run.run.as_str()).collect();
+        return Ok(say(json!({"file": args.output, "bytes": page.len(), "runs": runs}).to_string())?);
+    }
+    report::note(format!("{}: {}", args.output.display(), super::gc::size(page.len() as u64)));
+    Ok(())
+}

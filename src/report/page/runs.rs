@@ -1,0 +1,34 @@
+//! The runs themselves: what was run, when, how long it took and what became of its stages.
+
+use serde_json::{Value, json};
+
+use super::{Content, Material, Section};
+use crate::engine::history::{Outcome, RunRecord};
+
+pub(super) const SECTION: Section =
+    Section { id: "runs", title: "Runs", style: "", script: include_str!("assets/runs.js"), make };
+
+fn make(material: &Material) -> anyhow::Result<Option<Content>> {
+    for (index, run) in material.runs.iter().enumerate() {
+        if run.stages.iter().all(|stage| material.result(index, &stage.name).is_none()) {
+            material.note(format!("Run {} has no results: the page shows what became of its stages.", run.run));
+        }
+    }
+    let runs: Vec<Value> = material.runs.iter().map(|run| facts(run)).collect();
+    Ok(Some(json!(runs).into()))
+}
+
+fn facts(run: &RunRecord) -> Value {
+    let outcomes =
+        [Outcome::Computed, Outcome::Fresh, Outcome::Frozen, Outcome::Failed, Outcome::Skipped, Outcome::Pending];
+    let attempts = || run.stages.iter().flat_map(|stage| &stage.attempts);
+    json!({
+        "file": run.file,
+        "started": run.started,
+        "seconds": run.seconds,
+        "work": attempts().map(|attempt| attempt.seconds).sum::<f64>(),
+        "memory": attempts().map(|attempt| attempt.peak_memory).max(),
+        "stages": outcomes.map(|outcome| json!([outcome, run.count(outcome)])),
+        "warnings": run.stages.iter().map(|stage| stage.warnings.len()).sum::<usize>(),
+    })
+}
