@@ -6,6 +6,7 @@ pub mod frame;
 pub mod json;
 pub mod pace;
 pub mod plain;
+pub mod sql;
 pub mod table;
 pub mod talk;
 pub mod terminal;
