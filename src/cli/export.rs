@@ -1,6 +1,7 @@
 //! `thresh export`: artifacts out of the store, as files.
 
 use std::collections::BTreeSet;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -35,6 +36,8 @@ enum Format {
     Parquet,
     /// One JSON object a row.
     Jsonl,
+    /// Comma-separated values with a header; nested cells are JSON, empty ones empty.
+    Csv,
     /// Of training examples what TRL reads, and nothing else: `{"messages"}` of `data.sft`, `{"prompt", "completion", "label"}`
     /// of `data.kto`, `{"prompt", "chosen", "rejected"}` of `data.pairs`, and `tools` where functions are called; one object a
     /// line in the spelling of Python's `json.dumps`, without a line end behind the last.
@@ -119,12 +122,8 @@ fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<Opt
     let aside = folder.join(format!(".{output}.tmp"));
     let (ending, bytes) = match format {
         Format::Parquet => ("parquet", fs::copy(from, &aside)?),
-        Format::Jsonl => {
-            let mut text = table::json_lines(from, usize::MAX)?.join("\n");
-            text.push('\n');
-            fs::write_whole(&aside, text.as_bytes())?;
-            ("jsonl", text.len() as u64)
-        }
+        Format::Jsonl => ("jsonl", write_text(from, &aside, table::Form::Jsonl)?),
+        Format::Csv => ("csv", write_text(from, &aside, table::Form::Csv)?),
         Format::Trl => {
             let mut file = fs::Hashed::create(&aside)?;
             let Some(bytes) = trl::write(from, &mut file)? else {
@@ -138,6 +137,14 @@ fn write(from: &Path, folder: &Path, output: &str, format: Format) -> Result<Opt
     let to = folder.join(format!("{output}.{ending}"));
     fs::rename(&aside, &to)?;
     Ok(Some((to, bytes)))
+}
+
+/// Writes a table as text, a few rows at a time; how many bytes.
+fn write_text(from: &Path, to: &Path, form: table::Form) -> Result<u64, Failure> {
+    let mut file = BufWriter::new(fs::Hashed::create(to)?);
+    table::write(&table::Table::open(from)?, form, None, &mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(file.finish()?.bytes)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<u64, Failure> {

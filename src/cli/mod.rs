@@ -23,6 +23,7 @@ mod schema;
 mod selection;
 mod serve;
 mod show;
+mod sql;
 mod watch;
 mod why;
 
@@ -93,6 +94,8 @@ enum Command {
     Log(log::LogArgs),
     /// Show a table: its columns and first rows.
     Show(show::ShowArgs),
+    /// Ask tables of any runs with SQL.
+    Sql(sql::SqlArgs),
     /// Print where a result lies.
     Path(path::PathArgs),
     /// Compare runs: what differs in parameters, results and scores.
@@ -178,6 +181,7 @@ pub fn main_with(extension: Extension) -> ExitCode {
         Command::Runs(args) => runs::run(&args, &cli.common),
         Command::Log(args) => log::run(&args),
         Command::Show(args) => show::run(&args, &cli.common),
+        Command::Sql(args) => sql::run(&args, &cli.common),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args, &cli.common),
         Command::Path(args) => path::run(&args),

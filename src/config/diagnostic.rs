@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::value::Span;
+pub use crate::value::nearest;
 
 /// More mistakes than these nobody reads at once.
 const SHOWN: usize = 50;
@@ -127,21 +128,6 @@ impl Diagnostic {
         let listed = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         self.help(format!("known are {listed}"))
     }
-}
-
-/// The known name nearest to a wrong one, if it is near enough to be meant.
-pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong = wrong.to_lowercase();
-    known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
-        .filter(|(distance, name)| {
-            let length = name.chars().count().max(wrong.chars().count());
-            // A name of which nothing is left is not near.
-            *distance <= 1 + length / 4 && *distance < length
-        })
-        .min()
-        .map(|(_, name)| name)
 }
 
 /// All mistakes of a pipeline and the files they are in.

@@ -7,6 +7,7 @@ pub mod json;
 pub mod pace;
 pub mod page;
 pub mod plain;
+pub mod sql;
 pub mod table;
 pub mod talk;
 pub mod terminal;

@@ -1,8 +1,10 @@
 //! Values that know their place in a file: what YAML becomes before it becomes parameters.
 
 mod deserialize;
+mod nearest;
 
 pub use deserialize::{PlaceError, parse};
+pub use nearest::nearest;
 
 /// What a JSON value is, for who reads of a wrong one.
 pub fn described(value: &serde_json::Value) -> &'static str {

@@ -23,6 +23,7 @@ mod orphans;
 mod pipelines;
 mod policies;
 mod project;
+mod query;
 mod replay;
 mod rows;
 mod running;
