@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod comparison;
+pub mod dag;
 pub mod frame;
 pub mod json;
 pub mod pace;
