@@ -191,7 +191,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("thresh show latest.harvest.trees", "columns and first rows of a table of the newest run"),
             ("thresh show harvest.trees --rows 100 --json", "a hundred rows as JSON, of the newest run that has them"),
-            ("thresh show josh~1.harvest.trees --columns dialogue,hits,messages", "some columns, of the last run but one of `josh`"),
+            (
+                "thresh show josh~1.harvest.trees --columns dialogue,hits,messages",
+                "some columns, of the last run but one of `josh`",
+            ),
             ("thresh show .thresh/table.parquet", "any Parquet file"),
         ],
     ),
@@ -210,7 +213,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "thresh sql \"select dialogue, call.api from base.episodes cross join unnest(calls) as call\" -o calls.csv",
                 "what stands within a table, as CSV",
             ),
-            ("thresh sql \"select run, stage, seconds from stages order by seconds desc limit 10\"", "what took longest"),
+            (
+                "thresh sql \"select run, stage, seconds from stages order by seconds desc limit 10\"",
+                "what took longest",
+            ),
         ],
     ),
     (
