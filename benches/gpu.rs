@@ -35,7 +35,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const STEPS: usize = 12;
 
 /// Steps before the timed ones.
-const WARM: usize = 3;
+const WARM: usize = 8;
 
 fn main() -> Outcome<()> {
     // Cargo adds `--bench`.

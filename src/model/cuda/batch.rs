@@ -22,18 +22,24 @@ pub struct Packed {
     pub positions: Vec<i32>,
     /// Of each sequence: first query, queries, first key, keys.
     pub bounds: Vec<[i32; 4]>,
-    /// The tokens that predict a scored token.
+    /// The tokens that predict a scored token, padded by one that predicts none.
     pub places: Vec<i32>,
     /// What they should predict.
     pub targets: Vec<i32>,
-    /// The sequence of each scored token.
+    /// The sequence of each scored token, without padding.
     pub owners: Vec<usize>,
     /// The longest sequence.
     pub longest: usize,
 }
 
-/// Tokens are padded to a multiple of this, so that products of few different shapes occur.
+/// Tokens are padded to a multiple of this at least.
 pub const TOKEN_STEP: usize = 128;
+
+/// What a count of rows is padded to, so that products of few different shapes occur: for each shape cuBLASLt is asked anew, which
+/// takes longer than the product of a small model. At most a thirty-second is padding, or what is missing to [`TOKEN_STEP`].
+pub fn padded(count: usize) -> usize {
+    count.next_multiple_of((count.next_power_of_two() / 64).max(TOKEN_STEP))
+}
 
 impl Packed {
     /// Packs sequences, with every scored token's place.
@@ -47,6 +53,7 @@ impl Packed {
                 packed.owners.push(owner);
             }
         }
+        packed.pad_scored();
         packed.pad();
         packed
     }
@@ -60,9 +67,17 @@ impl Packed {
         start
     }
 
+    /// The last token of a sequence predicts nothing, so whatever is computed for it, with a slope of zero, harms nobody.
+    fn pad_scored(&mut self) {
+        let Some([start, count, ..]) = self.bounds.first() else { return };
+        let (spare, scored) = (start + count - 1, padded(self.scored()));
+        self.places.resize(scored, spare);
+        self.targets.resize(scored, 0);
+    }
+
     /// A last sequence of token 0. Its positions are all 0: it may be longer than the model's context.
     fn pad(&mut self) {
-        let (start, end) = (self.ids.len(), self.ids.len().next_multiple_of(TOKEN_STEP));
+        let (start, end) = (self.ids.len(), padded(self.ids.len()));
         if end > start {
             self.ids.resize(end, 0);
             self.positions.resize(end, 0);
@@ -76,8 +91,13 @@ impl Packed {
         self.ids.len()
     }
 
-    /// Scored tokens.
+    /// Scored tokens, without padding.
     pub fn scored(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Scored tokens with padding.
+    pub fn rows(&self) -> usize {
         self.places.len()
     }
 
@@ -109,7 +129,7 @@ pub(super) struct Placed {
     pub sequences: usize,
     /// The longest of them.
     pub longest: usize,
-    /// Scored tokens.
+    /// Scored tokens, with padding.
     pub scored: usize,
     pub ids: Address,
     pub positions: Address,
@@ -123,7 +143,7 @@ pub(super) struct Placed {
 impl Placed {
     /// Room for sequences.
     pub fn lay(packed: &Packed, room: &mut Room) -> Self {
-        let (tokens, scored, sequences) = (packed.tokens(), packed.scored(), packed.bounds.len());
+        let (tokens, scored, sequences) = (packed.tokens(), packed.rows(), packed.bounds.len());
         let mut numbers = |count: usize| room.take(count * 4);
         Self {
             tokens,
@@ -159,11 +179,20 @@ mod tests {
         let second = Scored { ids: &[8, 7], scored: &[true, true] };
         let packed = Packed::new(&[first, second]);
         assert_eq!(packed.tokens(), TOKEN_STEP);
-        assert_eq!((packed.places.as_slice(), packed.targets.as_slice()), ([1, 3].as_slice(), [9, 7].as_slice()));
-        assert_eq!(packed.owners, [0, 1]);
+        assert_eq!((&packed.places[..3], &packed.targets[..3]), ([1, 3, 2].as_slice(), [9, 7, 0].as_slice()));
+        assert_eq!((packed.rows(), packed.targets.len(), packed.places[TOKEN_STEP - 1]), (TOKEN_STEP, TOKEN_STEP, 2));
+        assert_eq!((packed.scored(), packed.owners.as_slice()), (2, [0, 1].as_slice()));
         let pad = TOKEN_STEP as i32 - 5;
         assert_eq!(packed.bounds, [[0, 3, 0, 3], [3, 2, 3, 2], [5, pad, 5, pad]]);
         assert_eq!(packed.positions[..6], [0, 1, 2, 0, 1, 0]);
+    }
+
+    #[test]
+    fn few_counts_remain_and_little_is_padding() {
+        assert_eq!([0, 1, 128, 129, 8192, 32_768].map(padded), [0, 128, 128, 256, 8192, 32_768]);
+        let counts: std::collections::BTreeSet<usize> = (16_000..20_000).map(padded).collect();
+        assert!(counts.len() < 12, "{counts:?}");
+        assert!((8192..70_000).all(|count| padded(count) >= count && padded(count) - count <= count / 32));
     }
 
     #[test]

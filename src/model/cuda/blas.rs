@@ -1,10 +1,11 @@
 //! Matrix products by cuBLASLt, in the row-major layout of everything else here.
 //!
 //! A row-major matrix is the transpose of a column-major one, so `C = A B` is asked for as `C^T = B^T A^T`. What cuBLASLt
-//! chooses for a shape is asked once and kept.
+//! chooses for a shape is asked once and kept; shapes that come again and again are tried out.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -22,6 +23,10 @@ const ALIGNMENT: u32 = 16;
 
 /// How many of cuBLASLt's proposals are timed for a shape, where timing is on.
 const PROPOSALS: usize = 8;
+
+/// Before this use of a shape its proposals are timed, not before: that takes as long as some thirty uses, and in a training on
+/// texts of all lengths most shapes come seldom.
+const TRIED_AT: u32 = 8;
 
 /// The numbers of a matrix on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +97,8 @@ struct Plan {
     description: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 4],
     choice: sys::cublasLtMatmulAlgo_t,
+    /// How often it was used.
+    uses: u32,
 }
 
 /// Products on one device.
@@ -99,7 +106,7 @@ pub struct Blas {
     handle: sys::cublasLtHandle_t,
     workspace: Buffer,
     plans: RefCell<HashMap<Shape, Plan>>,
-    /// Whether proposals are timed before one is chosen; see [`Blas::tuned`].
+    /// Whether proposals for shapes that come often are timed.
     timed: bool,
     gpu: Arc<Gpu>,
 }
@@ -133,7 +140,7 @@ pub struct Product {
 }
 
 impl Blas {
-    /// Products on a device, the quickest of cuBLASLt's first proposals timed for large shapes where `timed`.
+    /// Products on a device, the quickest of cuBLASLt's first proposals taken for large shapes that come often, where `timed`.
     ///
     /// # Errors
     /// Without cuBLASLt, or without memory for its scratch.
@@ -153,12 +160,17 @@ impl Blas {
             return Ok(());
         }
         let shape = shape(product);
-        if !self.plans.borrow().contains_key(&shape) {
-            let plan = self.plan(&shape, product)?;
-            self.plans.borrow_mut().insert(shape, plan);
+        let mut plans = self.plans.borrow_mut();
+        let plan = match plans.entry(shape) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.plan(&shape)?),
+        };
+        plan.uses += 1;
+        let large = 2 * shape.rows * shape.columns * shape.inner > 1 << 30;
+        if self.timed && large && plan.uses == TRIED_AT {
+            let proposals = self.proposals(plan.description, &plan.layouts, PROPOSALS)?;
+            plan.choice = self.quickest(plan, product, &proposals)?;
         }
-        let plans = self.plans.borrow();
-        let plan = &plans[&shape];
         self.run(plan, product, &plan.choice)
     }
 
@@ -191,7 +203,7 @@ impl Blas {
         Ok(())
     }
 
-    fn plan(&self, shape: &Shape, product: &Product) -> Result<Plan, CudaError> {
+    fn plan(&self, shape: &Shape) -> Result<Plan, CudaError> {
         let compute = match shape.number {
             Number::F32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             Number::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -217,12 +229,8 @@ impl Blas {
             layout(shape.result, (rows, columns), shape.added)?,
             layout(shape.result, (rows, columns), shape.out)?,
         ];
-        let proposals = self.proposals(description, &layouts, if self.timed { PROPOSALS } else { 1 })?;
-        let mut plan = Plan { description, layouts, choice: proposals[0] };
-        if proposals.len() > 1 && 2 * rows * columns * inner > 1 << 30 {
-            plan.choice = self.quickest(&plan, product, &proposals)?;
-        }
-        Ok(plan)
+        let choice = self.proposals(description, &layouts, 1)?[0];
+        Ok(Plan { description, layouts, choice, uses: 0 })
     }
 
     fn proposals(

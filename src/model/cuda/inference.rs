@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::CudaError;
-use super::batch::{Placed, TOKEN_STEP};
+use super::batch::{Placed, padded};
 use super::blas::{Matrix, Number};
 use super::driver::{Address, Arguments, Buffer, Gpu};
 use super::network::{Network, Space};
@@ -267,10 +267,10 @@ impl Inference {
                 packing.last.push(packing.ids.len() as i32 - 1);
             }
         }
-        let padded = packing.ids.len().next_multiple_of(TOKEN_STEP);
-        packing.ids.resize(padded, 0);
-        packing.positions.resize(padded, 0);
-        packing.rows.resize(padded, (self.capacity.pages * PAGE) as i32);
+        let rows = padded(packing.ids.len());
+        packing.ids.resize(rows, 0);
+        packing.positions.resize(rows, 0);
+        packing.rows.resize(rows, (self.capacity.pages * PAGE) as i32);
         packing
     }
 

@@ -186,13 +186,14 @@ impl Trainer {
         let places = self.lay(packed, Aim::Gradient)?;
         let mode = Mode { adapted: true, dropout: Some(seed) };
         self.forward(packed, &places, mode)?;
-        self.network.gpu.upload(places.head.slopes, &vec![1.0_f32; packed.scored()])?;
+        self.network.gpu.upload(places.head.slopes, &vec![1.0_f32; packed.rows()])?;
         self.head(&places, Aim::Gradient)?;
         let log_probs = self.network.gpu.download(places.head.log_probs, packed.scored())?;
-        let slopes = slopes(&log_probs)?;
+        let mut slopes = slopes(&log_probs)?;
         if slopes.is_empty() {
             return Ok(());
         }
+        slopes.resize(packed.rows(), 0.0);
         self.network.gpu.upload(places.head.slopes, &slopes)?;
         self.head_back(&places)?;
         Ok(self.backward(packed, &places, mode)?)
@@ -217,7 +218,8 @@ impl Trainer {
         let each = room.bytes() / tokens;
         let (free, _) = network.gpu.memory()?;
         let most = free.saturating_sub(HEAD_BYTES + MARGIN) / each.max(1);
-        Ok(most.clamp(TOKEN_STEP, MOST_TOKENS))
+        // Tokens are padded by a thirty-second at most.
+        Ok((most - most / 32).clamp(TOKEN_STEP, MOST_TOKENS))
     }
 
     fn lay(&mut self, packed: &Packed, aim: Aim) -> Result<Places, CudaError> {
@@ -242,7 +244,7 @@ impl Trainer {
             });
             let kept = kept.collect();
             let scratch = network.lay_scratch(tokens, backward, room);
-            let head = lay_head(network, packed.scored(), backward, room);
+            let head = lay_head(network, packed.rows(), backward, room);
             Places { batch, stream, kept, scratch, head, gradient }
         })
     }
