@@ -129,7 +129,7 @@ fn queries_reach_over_runs() {
     assert_eq!(count("select count(*) as n from scores.scores"), 40);
     let both = ask(
         &project,
-        "select dialogue, latest~1.scores.scores.reward as before, now.reward as after
+        "select dialogue, \"latest~1\".scores.scores.reward as before, now.reward as after
          from latest~1.scores.scores join latest.scores.scores as now using (dialogue) order by dialogue",
     );
     let single = |run: &str| ask(&project, &format!("select reward from {run}.scores.scores order by dialogue"));
@@ -233,7 +233,7 @@ fn wrong_queries_are_told_what_would_be_right() {
         ),
         ("select * from 'none.parquet'", "none.parquet"),
         ("select * from town.yaml", "for the file write 'town.yaml', in single quotes"),
-        ("select * from 'town.yaml'", "error: `town.yaml` is damaged or not Parquet\n"),
+        ("select * from 'town.yaml'", "error: `town.yaml` is damaged or not Parquet"),
         (
             "select rewad from scores.scores",
             "error: there is no column `rewad`; did you mean `reward`?\n  select rewad from scores.scores\n         ^\n",
@@ -255,8 +255,9 @@ fn wrong_queries_are_told_what_would_be_right() {
     bytes.truncate(100);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
-    let Ran { code, stderr, .. } = project.thresh(&["sql", "select * from scores.scores"]);
+    let Ran { code, stderr, .. } = project.thresh(&["sql", "select * from latest~1.scores.scores"]);
     assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("the result is discarded, `thresh run` computes it again"), "{stderr}");
 }
 
 #[test]
