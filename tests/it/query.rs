@@ -64,6 +64,7 @@ fn tables_are_shown_so_that_they_can_be_read() {
     let project = town();
     let shown = project.ok(&["show", "scores.scores"]);
     assert!(shown.starts_with("eval.score/v1, 40 rows, 5 columns\n\ncolumn "), "{shown}");
+    assert!(shown.contains("\noutcome    text         -  How it ended.\n"), "{shown}");
     assert!(shown.contains("\ndialogue        reward  success  outcome  reachable\n────"), "{shown}");
     assert!(shown.ends_with("the first 10 of 40 rows\n"), "{shown}");
     for output in
@@ -252,7 +253,7 @@ fn wrong_queries_are_told_what_would_be_right() {
     );
     let path = project.result("town.yaml", "scores.scores");
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes.truncate(100);
+    bytes[100] ^= 1;
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     let Ran { code, stderr, .. } = project.thresh(&["sql", "select * from latest~1.scores.scores"]);
