@@ -1,12 +1,13 @@
 //! Training examples: what data stages write and training stages read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::Message;
 use crate::table::Row;
 
 /// A chat whose assistant messages are to be learnt.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SftExample {
     /// The dialogue that it comes from.
     pub dialogue: String,
@@ -21,7 +22,7 @@ impl Row for SftExample {
 }
 
 /// A continuation of a chat that is to become likelier or less likely.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KtoExample {
     /// The dialogue that it comes from.
     pub dialogue: String,
@@ -40,7 +41,7 @@ impl Row for KtoExample {
 }
 
 /// Two continuations of a chat, of which one is better.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairExample {
     /// The dialogue that it comes from.
     pub dialogue: String,

@@ -8,8 +8,10 @@ use serde_json::json;
 
 use super::gc::size;
 use super::{Common, Failure, Outcome, PipelineArgs, path, records, reference, runs, say};
+use crate::config::schema;
 use crate::fs;
 use crate::report::table::{self, About, Form, Screen, Table, counted};
+use crate::stages;
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
@@ -45,7 +47,9 @@ pub(super) fn run(args: &ShowArgs, common: &Common) -> Outcome {
         out.flush()?;
         return Ok(());
     }
-    say(table::overview(&table, &About::new(), args.rows, &Screen::of_stdout())?)?;
+    let row = table.kind().and_then(|kind| stages::rows().find(|row| row.name == kind));
+    let about: About = row.map(schema::about).unwrap_or_default();
+    say(table::overview(&table, &about, args.rows, &Screen::of_stdout())?)?;
     Ok(())
 }
 

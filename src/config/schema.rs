@@ -1,6 +1,8 @@
 //! JSON Schema of pipeline files and of row types, for editors and for people who read the Parquet.
 
-use arrow::datatypes::{DataType, Field};
+use std::collections::BTreeMap;
+
+use arrow::datatypes::{DataType, Field, Fields};
 use serde_json::{Map, Value, json};
 
 use super::kind_ports::ports;
@@ -219,27 +221,74 @@ fn or_reference(schema: Value) -> Value {
 /// The columns of every row type: file name and content.
 pub fn rows() -> Vec<(String, Value)> {
     let describe = |row: &RowType| {
-        let columns: Vec<Value> = (row.schema)().fields().iter().map(|field| column(field)).collect();
+        let about = about(row);
+        let columns: Vec<Value> =
+            (row.schema)().fields().iter().map(|field| column(field, field.name(), &about)).collect();
         (format!("{}.json", row.name.replace('/', ".")), json!({"row": row.name, "columns": columns}))
     };
     stages::rows().map(describe).collect()
 }
 
-fn column(field: &Field) -> Value {
+fn column(field: &Field, path: &str, about: &BTreeMap<String, String>) -> Value {
     let (name, inner) = match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 => ("text".to_owned(), None),
         DataType::Boolean => ("bool".to_owned(), None),
-        DataType::List(item) => ("list".to_owned(), Some(json!(column(item)))),
-        DataType::Struct(fields) => ("struct".to_owned(), Some(fields.iter().map(|field| column(field)).collect())),
+        DataType::List(item) => ("list".to_owned(), Some(item_of(item, path, about))),
+        DataType::Struct(fields) => ("struct".to_owned(), Some(fields_of(fields, path, about))),
         DataType::Dictionary(_, _) => ("text".to_owned(), None),
         other => (other.to_string().to_lowercase(), None),
     };
     let mut column = json!({"name": field.name(), "type": name, "nullable": field.is_nullable()});
-    if let (Some(inner), Some(object)) = (inner, column.as_object_mut()) {
+    let Some(object) = column.as_object_mut() else { return column };
+    if let Some(text) = about.get(path) {
+        object.insert("description".to_owned(), text.as_str().into());
+    }
+    if let Some(inner) = inner {
         let key = if name == "list" { "items" } else { "fields" };
         object.insert(key.to_owned(), inner);
     }
     column
+}
+
+/// A list's item, whose description is the list's.
+fn item_of(item: &Field, path: &str, about: &BTreeMap<String, String>) -> Value {
+    let mut item = column(item, path, about);
+    if let Some(object) = item.as_object_mut() {
+        object.shift_remove("description");
+    }
+    item
+}
+
+fn fields_of(fields: &Fields, path: &str, about: &BTreeMap<String, String>) -> Value {
+    fields.iter().map(|field| column(field, &format!("{path}.{}", field.name()), about)).collect()
+}
+
+/// What the columns of a row type mean, by their names; the fields within them as `column.field`, whatever lists lie between.
+pub fn about(row: &RowType) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    if let Some(about) = row.about {
+        let schema = about().to_value();
+        collect(&schema, &schema, "", &mut texts);
+    }
+    texts
+}
+
+fn collect(root: &Value, schema: &Value, path: &str, texts: &mut BTreeMap<String, String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        return collect(root, root.pointer(name.trim_start_matches('#')).unwrap_or(&Value::Null), path, texts);
+    }
+    for inner in
+        schema["anyOf"].as_array().into_iter().flatten().chain([&schema["items"]]).filter(|one| one.is_object())
+    {
+        collect(root, inner, path, texts);
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if let Some(text) = field["description"].as_str() {
+            texts.insert(path.clone(), text.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        collect(root, field, &path, texts);
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +304,21 @@ mod tests {
             for (name, definition) in definitions.into_iter().flatten() {
                 let first = known.entry(name.clone()).or_insert_with(|| definition.clone());
                 assert_eq!(first, definition, "`{name}` of {}", kind.name);
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_described_down_to_the_fields_within() {
+        let row = crate::stages::rows().find(|row| row.name == "dialogue.episode/v2").unwrap();
+        let about = about(row);
+        assert_eq!(about["reason"], "Why it is broken.");
+        assert_eq!(about["calls.observation"], "What the agent saw.");
+        assert!(about.contains_key("messages.tool_calls.function.name"), "{about:?}");
+        for row in crate::stages::rows() {
+            let about = super::about(row);
+            for field in (row.schema)().fields() {
+                assert!(about.contains_key(field.name()), "`{}` of {} has no description", field.name(), row.name);
             }
         }
     }

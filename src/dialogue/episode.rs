@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{ChatAgent, OUT_OF_RETRIES, Turn, Usage};
@@ -198,7 +199,7 @@ impl Episode {
 }
 
 /// How a dialogue ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// All goals were reached.
@@ -210,7 +211,7 @@ pub enum Outcome {
 }
 
 /// A call of an agent and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EpisodeCall {
     /// The tool's name as given.
     pub api: String,
@@ -223,7 +224,7 @@ pub struct EpisodeCall {
 }
 
 /// A finished dialogue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EpisodeRow {
     /// The task's dialogue.
     pub dialogue: String,

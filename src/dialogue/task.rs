@@ -1,11 +1,12 @@
 //! What a customer wants, and which calls must be made to get it: one task of ToolWOZ.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::table::Row;
 
 /// A named value, in the order in which the source gave it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// The slot's name as the tools spell it: `food`, `leaveAt`, `trainID`.
     pub name: String,
@@ -14,7 +15,7 @@ pub struct Slot {
 }
 
 /// What the customer wants of one domain, as MultiWOZ's goal says it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainGoal {
     /// `hotel`, `attraction`, `train` or `restaurant`.
     pub domain: String,
@@ -31,7 +32,7 @@ pub struct DomainGoal {
 }
 
 /// A call that earns its share of the reward (reference, section 2.5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GoalCall {
     /// The tool: `search_hotel`, `book_train`.
     pub api: String,
@@ -44,7 +45,7 @@ pub struct GoalCall {
 }
 
 /// One task: a dialogue's goal, and the calls that reach it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Task {
     /// The source dialogue: `MUL0003.json`.
     pub dialogue: String,
@@ -64,7 +65,7 @@ impl Row for Task {
 }
 
 /// One item of a world: a database record, or a tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorldItem {
     /// `record` or `tool`.
     pub part: String,

@@ -39,7 +39,7 @@ pub struct Settings {
 ///
 /// The means are over all of the arm's own scored dialogues; the differences and what follows over the dialogues that both
 /// have a score of. The baseline has no differences.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ComparisonRow {
     /// The arm.
     pub arm: String,

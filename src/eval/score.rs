@@ -1,5 +1,6 @@
 //! Episodes to scores and their summary.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Interval, percentile_interval};
@@ -28,7 +29,7 @@ impl Row for EpisodeView {
 }
 
 /// The score of one episode.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScoreRow {
     /// The dialogue.
     pub dialogue: String,
@@ -66,7 +67,7 @@ impl ScoreRow {
 }
 
 /// What a table of scores comes to. Broken episodes are counted and in no average.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SummaryRow {
     /// How many episodes there are, broken ones among them.
     pub dialogues: u64,

@@ -1,5 +1,6 @@
 //! A tree as rows: one for each recorded node, and one for each node of which nothing was recorded.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::forest::Point;
@@ -12,7 +13,7 @@ use crate::table::Row;
 /// A row holds only the messages that its parent row does not have, so that a tree takes the room of what was said in it;
 /// [`super::paths`] puts the whole dialogues together again. A node that was recorded at several stages of its growth has a
 /// row for each, the earlier one the parent of the later one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeRow {
     /// The dialogue.
     pub dialogue: String,

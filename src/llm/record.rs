@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use crate::table::Row;
 /// A request repeats most of an earlier one, so a row holds only what is new: its messages are the first `keep` of the call
 /// `after`, then `messages`; where `after` is there, system message and tools are those of that call, too.
 /// [`requests`] puts all of them together again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CallRow {
     /// The dialogue.
     pub dialogue: String,

@@ -45,7 +45,7 @@ mod training_tests;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use schemars::Schema;
+use schemars::{JsonSchema, Schema};
 
 use crate::compat::Quirk;
 use crate::engine::stage::{AnyStage, Stage};
@@ -132,17 +132,24 @@ pub struct RowType {
     pub name: &'static str,
     /// Its columns.
     pub schema: fn() -> SchemaRef,
+    /// What the columns mean, as the descriptions of a JSON Schema; `None` where nobody says it.
+    pub about: Option<fn() -> Schema>,
 }
 
 impl RowType {
     /// The row type that a type is.
     pub const fn of<T: Row>() -> Self {
-        Self { name: T::TYPE, schema: table::schema::<T> }
+        Self { name: T::TYPE, schema: table::schema::<T>, about: None }
+    }
+
+    /// The row type that a type is, its fields' comments the meaning of the columns.
+    pub const fn described<T: Row + JsonSchema>() -> Self {
+        Self { about: Some(|| schemars::schema_for!(T)), ..Self::of::<T>() }
     }
 }
 
-const fn row<T: Row>() -> RowType {
-    RowType::of::<T>()
+const fn row<T: Row + JsonSchema>() -> RowType {
+    RowType::described::<T>()
 }
 
 /// Every row type of our own; [`rows`] has the added ones too.

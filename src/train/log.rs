@@ -1,11 +1,12 @@
 //! What a training writes down about each step, and how it speaks to its stage while it runs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::table::Row;
 
 /// One optimiser step.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainLog {
     /// The step, from 1.
     pub step: u64,

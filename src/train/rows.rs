@@ -1,11 +1,12 @@
 //! What became of every example: how many tokens it has, how many of them are trained on, how often, and if not, why not.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::table::Row;
 
 /// What became of an example. None is ever cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It was trained on.
@@ -37,7 +38,7 @@ impl Fate {
 }
 
 /// One example of a training.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainRow {
     /// Its place among the examples, from 0.
     pub place: u64,

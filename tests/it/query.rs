@@ -64,6 +64,7 @@ fn tables_are_shown_so_that_they_can_be_read() {
     let project = town();
     let shown = project.ok(&["show", "scores.scores"]);
     assert!(shown.starts_with("eval.score/v1, 40 rows, 5 columns\n\ncolumn "), "{shown}");
+    assert!(shown.contains("\noutcome    text         -  How it ended.\n"), "{shown}");
     assert!(shown.contains("\ndialogue        reward  success  outcome  reachable\n────"), "{shown}");
     assert!(shown.ends_with("the first 10 of 40 rows\n"), "{shown}");
     for output in
@@ -129,7 +130,7 @@ fn queries_reach_over_runs() {
     assert_eq!(count("select count(*) as n from scores.scores"), 40);
     let both = ask(
         &project,
-        "select dialogue, latest~1.scores.scores.reward as before, now.reward as after
+        "select dialogue, \"latest~1\".scores.scores.reward as before, now.reward as after
          from latest~1.scores.scores join latest.scores.scores as now using (dialogue) order by dialogue",
     );
     let single = |run: &str| ask(&project, &format!("select reward from {run}.scores.scores order by dialogue"));
@@ -233,7 +234,7 @@ fn wrong_queries_are_told_what_would_be_right() {
         ),
         ("select * from 'none.parquet'", "none.parquet"),
         ("select * from town.yaml", "for the file write 'town.yaml', in single quotes"),
-        ("select * from 'town.yaml'", "error: `town.yaml` is damaged or not Parquet\n"),
+        ("select * from 'town.yaml'", "error: `town.yaml` is damaged or not Parquet"),
         (
             "select rewad from scores.scores",
             "error: there is no column `rewad`; did you mean `reward`?\n  select rewad from scores.scores\n         ^\n",
@@ -252,11 +253,12 @@ fn wrong_queries_are_told_what_would_be_right() {
     );
     let path = project.result("town.yaml", "scores.scores");
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes.truncate(100);
+    bytes[100] ^= 1;
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
-    let Ran { code, stderr, .. } = project.thresh(&["sql", "select * from scores.scores"]);
+    let Ran { code, stderr, .. } = project.thresh(&["sql", "select * from latest~1.scores.scores"]);
     assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("the result is discarded, `thresh run` computes it again"), "{stderr}");
 }
 
 #[test]

@@ -36,20 +36,28 @@ pub(super) fn first(table: &Table, wanted: Option<usize>, screen: &Screen) -> an
         rows.extend(objects(&batch?)?);
     }
     let names: Vec<&str> = table.columns().map(|field| field.name().as_str()).collect();
-    let mut lines = match widths(&names, &rows, screen.width) {
-        Some(widths) => {
-            let fit = screen.height.map_or(ROWS, |height| height.saturating_sub(4).max(LINES));
-            rows.truncate(wanted.unwrap_or(fit));
-            side_by_side(&names, &rows, &widths)
-        }
-        None => {
-            rows.truncate(wanted.unwrap_or(RECORDS));
-            records(&rows, screen, wanted.is_some())
-        }
+    let fit = screen.height.map_or(ROWS, |height| height.saturating_sub(4).max(LINES));
+    let some = &rows[..rows.len().min(wanted.unwrap_or(fit))];
+    let (full, empty): (Vec<&str>, Vec<&str>) =
+        names.iter().partition(|name| some.is_empty() || some.iter().any(|row| row.get(**name) != Some(&Value::Null)));
+    let mut lines = if let Some(widths) = widths(&names, some, screen.width) {
+        side_by_side(&names, some, &widths)
+    } else if let Some(widths) = widths(&full, some, screen.width).filter(|_| !full.is_empty()) {
+        // What says nothing here gives its room to what does.
+        let mut lines = side_by_side(&full, some, &widths);
+        lines.text.push(cut(&format!("empty here: {}", empty.join(", ")), screen.width));
+        lines
+    } else {
+        rows.truncate(wanted.unwrap_or(RECORDS));
+        records(&rows, screen, wanted.is_some())
     };
     let (shown, all) = (lines.rows as u64, table.rows());
     if shown < all {
-        let which = if shown == 0 { String::new() } else { format!("the first {} of ", grouped(shown)) };
+        let which = match shown {
+            0 => String::new(),
+            1 => "the first of ".to_owned(),
+            shown => format!("the first {} of ", grouped(shown)),
+        };
         lines.text.push(format!("{which}{}", counted(all, "row")));
     } else if all == 0 {
         lines.text.push("no rows".to_owned());
@@ -169,7 +177,7 @@ fn cell_lines(value: &Value, width: usize) -> Vec<String> {
 }
 
 /// A text in lines of whole words, the first few.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     'all: for paragraph in text.lines() {
         let mut line = String::new();
@@ -198,4 +206,51 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines.iter().map(|line| cut(line, width)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn rows(values: &[Value]) -> Vec<Row> {
+        values.iter().map(|value| value.as_object().unwrap().clone()).collect()
+    }
+
+    #[test]
+    fn columns_share_the_room_there_is() {
+        let rows = rows(&[json!({"n": 12345, "text": "a".repeat(70), "short": "yes"})]);
+        let widths = |width| widths(&["n", "text", "short"], &rows, width);
+        assert_eq!(widths(200), Some(vec![5, 70, 5]));
+        assert_eq!(widths(40), Some(vec![5, 26, 5]));
+        assert_eq!(widths(25), None);
+    }
+
+    #[test]
+    fn a_text_is_cut_at_words_and_says_so() {
+        assert_eq!(wrapped("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("a b c d e f g h", 3), ["a b", "c d", "e …"]);
+        assert_eq!(wrapped("", 8), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_the_screen(texts in prop::collection::vec("[a-z \n]{0,300}", 1..4), width in 40_usize..140) {
+            let values: Vec<Value> = texts
+                .iter()
+                .map(|text| json!({"text": text, "list": [{"role": text, "n": 1.5}], "words": [text, text], "one": {"a": text}, "n": 7}))
+                .collect();
+            let (rows, screen) = (rows(&values), Screen { width, height: None });
+            let names = ["text", "list", "words", "one", "n"];
+            let lines = match widths(&names, &rows, width) {
+                Some(widths) => side_by_side(&names, &rows, &widths),
+                None => records(&rows, &screen, true),
+            };
+            prop_assert_eq!(lines.rows, rows.len());
+            for line in lines.text {
+                prop_assert!(line.chars().count() <= width, "{line}");
+            }
+        }
+    }
 }

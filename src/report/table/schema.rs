@@ -6,10 +6,17 @@ use arrow::datatypes::{DataType, Field};
 
 use super::cell::cut;
 use super::grouped;
+use super::rows::wrapped;
 use super::source::Table;
 
 /// What columns mean, by their names; fields within as `column.field`.
 pub type About = BTreeMap<String, String>;
+
+/// The letters between two columns.
+const GAP: usize = 2;
+
+/// The fewest letters in which a meaning can be told.
+const MEANING: usize = 20;
 
 struct Line {
     name: String,
@@ -32,11 +39,25 @@ pub(super) fn columns(table: &Table, about: &About, width: usize) -> anyhow::Res
     }
     let widest = |part: fn(&Line) -> &String| lines.iter().map(|line| part(line).chars().count()).max().unwrap_or(0);
     let (name, kind, nulls) = (widest(|line| &line.name), widest(|line| &line.kind), widest(|line| &line.nulls));
+    let indent = name + kind + nulls + 3 * GAP;
     let show = |line: &Line| {
-        let text = format!("{:name$}  {:kind$}  {:>nulls$}  {}", line.name, line.kind, line.nulls, line.about);
-        cut(text.trim_end(), width)
+        let first = format!("{:name$}  {:kind$}  {:>nulls$}", line.name, line.kind, line.nulls);
+        match width.checked_sub(indent) {
+            Some(room) if room >= MEANING => beside(&first, wrapped(&line.about, room), indent),
+            _ => cut(first.trim_end(), width),
+        }
     };
     Ok(lines.iter().map(show).collect::<Vec<_>>().join("\n"))
+}
+
+/// A text in lines beside what stands in the first of them.
+fn beside(first: &str, text: Vec<String>, indent: usize) -> String {
+    let mut lines = text.into_iter();
+    let mut all = format!("{first:indent$}{}", lines.next().unwrap_or_default()).trim_end().to_owned();
+    for line in lines {
+        all.push_str(&format!("\n{:indent$}{line}", ""));
+    }
+    all
 }
 
 fn push(lines: &mut Vec<Line>, field: &Field, path: &str, depth: usize, nulls: String, about: &About) {
