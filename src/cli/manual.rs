@@ -231,6 +231,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("compare", &[("thresh compare latest~1 latest", "the newest run against the one before")]),
     (
+        "report",
+        &[
+            ("thresh report latest", "one page about the newest run: report.html"),
+            ("thresh report latest~1 latest -o compared.html", "two runs side by side, in a file of another name"),
+            ("thresh report quickstart --dialogues none", "without the dialogues: a small page"),
+        ],
+    ),
+    (
         "export",
         &[
             ("thresh export pipelines/josh.yaml --to out", "every result there is, as Parquet"),

@@ -88,6 +88,9 @@ fn is_zero(seconds: &f64) -> bool {
 /// One attempt at computing a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// When it began, in seconds after the run did. Absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<f64>,
     /// Wall seconds.
     pub seconds: f64,
     /// CPU seconds: of the programs that it ran and of its own thread; where it ran none, of the whole process meanwhile.

@@ -72,6 +72,7 @@ pub async fn run(
     let (sender, receiver) = unbounded_channel();
     let pools = Pools::new(graph, &options.wanted, options.profile.as_ref())?;
     let mut running = Run {
+        began,
         graph,
         store,
         options,
@@ -173,6 +174,7 @@ fn frozen(
 }
 
 struct Run<'a, R: FnMut(&Event)> {
+    began: Instant,
     graph: &'a Graph,
     store: &'a Store,
     options: &'a Options,
@@ -355,6 +357,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             ports: node.stage.outputs(),
             store: self.store.clone(),
             run: self.record.run.clone(),
+            run_began: self.began,
             fields,
             fingerprint,
             inputs,

@@ -20,6 +20,7 @@ mod matrix;
 mod models;
 mod mutations;
 mod orphans;
+mod page;
 mod pipelines;
 mod policies;
 mod project;
