@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Edge, Graph, Node};
+use super::labels::Labels;
 use super::seal;
 use super::store::{Store, StoreError};
 use crate::fs;
@@ -122,6 +123,9 @@ pub struct RunRecord {
     pub seconds: Option<f64>,
     /// The stages in the file's order.
     pub stages: Vec<StageRecord>,
+    /// What people wrote on it. No part of the record: [`super::labels`] keeps it, and puts it here.
+    #[serde(skip)]
+    pub labels: Labels,
 }
 
 impl StageRecord {

@@ -13,6 +13,7 @@ use super::fingerprint::{Fields, fingerprint};
 use super::graph::Graph;
 use super::history::{self, Attempt, Newest, Outcome, RunRecord, StageRecord};
 use super::job::{Ended, Job, Message, Watch};
+use super::labels::Labels;
 use super::log::StageLog;
 use super::plan::fields_of;
 use super::pools::{NoPool, Pools};
@@ -93,6 +94,7 @@ pub async fn run(
             started,
             seconds: None,
             stages: graph.nodes.iter().map(|node| StageRecord::blank(graph, node)).collect(),
+            labels: Labels::default(),
         },
         sender,
         crowd: Arc::default(),

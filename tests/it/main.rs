@@ -5,6 +5,7 @@ mod authors;
 mod bad;
 mod browser;
 mod chat;
+mod compare;
 mod compat;
 mod doctor;
 mod engine;
