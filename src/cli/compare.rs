@@ -1,112 +1,133 @@
-//! `thresh compare`: what differs between runs.
+//! `thresh compare`: what differs between runs, or between arms of one run.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
 
-use super::reference::{result, run_of};
-use super::{Outcome, intact, records, runs, say};
-use crate::engine::fingerprint::changes;
-use crate::engine::history::{RunRecord, StageRecord};
-use crate::engine::store::Store;
-use crate::eval::score::Resampling;
-use crate::eval::{self, ScoreRow, Settings, Test};
-use crate::report::{comparison, frame};
-use crate::table::{self, Row};
-
-/// As `eval.compare` does by default.
-const SETTINGS: Settings =
-    Settings { resampling: Resampling { samples: 10_000, confidence: 0.95, seed: 0 }, test: Test::Permutation };
+use super::reference::{Named, named_all};
+use super::{Common, Failure, Outcome, records, runs};
+use crate::report::compare::condition::Condition;
+use crate::report::compare::lines::{ComparisonLine, lines};
+use crate::report::compare::text::{LISTED, Style, render, verdict};
+use crate::report::compare::{Comparison, Options, Target, compare, gate, library::Library};
+use crate::report::tell;
+use crate::{fs, table};
 
 #[derive(Args)]
 pub(super) struct CompareArgs {
-    /// Runs by name or the beginning of one; `latest` is the newest, `latest~1` the one before. The first is the baseline.
-    #[arg(num_args = 2.., required = true)]
-    runs: Vec<String>,
-    /// List the dialogues whose outcome differs.
+    /// What is compared; the first is the baseline. Runs (`latest`, `josh~1`, a tag, the beginning of a name) are compared in all
+    /// that they have. `RUN.stage` is a score table, or what leads to a single one; `RUN.comparison.arm` what a comparison calls
+    /// an arm. The bare name of a matrix stands for all of its stages, and `TAG~*` or `PIPELINE~*` for all runs: what differs in
+    /// seeds only becomes one arm.
+    #[arg(num_args = 1.., required = true, value_name = "RUN[.STAGE]")]
+    arms: Vec<String>,
+    /// How to write it.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Write to this file and not to stdout.
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Show what does not differ, too.
+    #[arg(long)]
+    all: bool,
+    /// List all dialogues that flipped.
     #[arg(long)]
     flips: bool,
+    /// Make every run and every stage an arm of its own, also where they differ in seeds only.
+    #[arg(long)]
+    no_pool: bool,
+    /// Another parameter or axis of a matrix that makes replicates as `seed` does; several times: several.
+    #[arg(long, value_name = "NAME")]
+    replicates: Vec<String>,
+    /// End with exit code 1 where this holds of any arm in any score table: `success < -0.02`, `reward < 0 and p < 0.05`,
+    /// `kto_scores.broken > 1%`, `seconds > 600`. A metric stands for the arm's value less the baseline's; behind `and`, `p`,
+    /// `low`, `high`, `value` and `baseline` say more of it. A metric that is not known is an error (exit code 2).
+    #[arg(long, value_name = "CONDITION")]
+    fail_if: Vec<String>,
 }
 
-pub(super) fn run(args: &CompareArgs) -> Outcome {
+/// How a comparison is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables for the terminal.
+    Table,
+    /// One JSON object.
+    Json,
+    /// One table with a row for each value.
+    Csv,
+    /// Markdown.
+    Md,
+    /// The same table as Parquet.
+    Parquet,
+}
+
+pub(super) fn run(args: &CompareArgs, common: &Common) -> Outcome {
+    let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>, _>>();
+    let conditions = conditions.map_err(|error| Failure::Wrong(anyhow!("--fail-if: {error}")))?;
+    let format = if common.json { Format::Json } else { args.format };
+    if format == Format::Parquet && args.out.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::Wrong(anyhow!("Parquet is nothing for a terminal; add `--out FILE`")));
+    }
     let store = runs::store()?;
     let records = records(&store)?;
-    let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| run_of(&records, name)).collect::<Result<_, _>>()?;
-    let Some((base, others)) = chosen.split_first() else { return Ok(()) };
-    for other in others {
-        parameters(&store, base, other)?;
+    let mut targets = Vec::new();
+    for text in &args.arms {
+        targets.extend(named_all(&records, text)?.into_iter().map(|named| target(text, named)));
     }
-    let named: Vec<_> = chosen.iter().map(|record| (record.run.as_str(), record.by_name())).collect();
-    for stage in &base.stages {
-        scores(&store, stage, &named, args.flips)?;
+    if targets.iter().any(|target| target.stage.is_some()) && targets.iter().any(|target| target.stage.is_none()) {
+        return Err(Failure::Wrong(anyhow!("compare runs with runs, or stages with stages")));
     }
-    Ok(())
+    if targets.len() < 2 {
+        return Err(Failure::Wrong(anyhow!("there is nothing to compare: name two runs, or two stages of a run")));
+    }
+    let options = Options { all: args.all, pool: !args.no_pool, replicates: args.replicates.clone() };
+    let mut found = compare(&Library::new(&store, &records), &targets, &options)?;
+    for condition in &conditions {
+        let verdict = gate::judge(&found, condition);
+        found.gates.push(verdict.map_err(|error| Failure::Wrong(anyhow!("--fail-if: {error}")))?);
+    }
+    let found = if args.all { found } else { found.differing() };
+    write(&found, format, args)?;
+    let failed: Vec<_> = found.gates.iter().filter(|verdict| verdict.failed).collect();
+    failed.iter().for_each(|failed| tell(verdict(failed)));
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
 }
 
-/// The stages whose own parameters differ; what differs only because its inputs do is left out.
-fn parameters(store: &Store, base: &RunRecord, other: &RunRecord) -> Outcome {
-    say(format!("{} -> {}", base.run, other.run))?;
-    let mut any = false;
-    let (before, after) = (base.by_name(), other.by_name());
-    for stage in &other.stages {
-        let Some(old) = before.get(stage.name.as_str()) else {
-            say(format!("  {}: only in the second", stage.name))?;
-            any = true;
-            continue;
-        };
-        let (Some(old), Some(new)) = (result(store, old)?, result(store, stage)?) else {
-            say(format!("  {}: without a result in one of them", stage.name))?;
-            any = true;
-            continue;
-        };
-        for change in changes(&old.fields, &new.fields).iter().filter(|change| !change.field.starts_with("in.")) {
-            let (old, new) = (change.old.as_deref().unwrap_or("(absent)"), change.new.as_deref().unwrap_or("(absent)"));
-            say(format!("  {}: {}: {old} -> {new}", stage.name, change.field))?;
-            any = true;
-        }
-    }
-    for stage in base.stages.iter().filter(|stage| !after.contains_key(stage.name.as_str())) {
-        say(format!("  {}: only in the first", stage.name))?;
-        any = true;
-    }
-    if !any {
-        say("  no parameter differs")?;
-    }
-    Ok(())
+fn target<'a>(text: &str, named: Named<'a>) -> Target<'a> {
+    Target { name: text.to_owned(), run: named.run, stage: named.stage, port: named.port }
 }
 
-/// The score tables that a stage has in every run, against each other; nothing where they are all the same.
-fn scores(
-    store: &Store,
-    stage: &StageRecord,
-    runs: &[(&str, HashMap<&str, &StageRecord>)],
-    list_flips: bool,
-) -> Outcome {
-    let mut arms: Vec<(String, PathBuf, String)> = Vec::new();
-    for (run, stages) in runs {
-        let Some(stage) = stages.get(stage.name.as_str()) else { return Ok(()) };
-        let Some(manifest) = result(store, stage)? else { return Ok(()) };
-        let Some(artifact) = manifest.outputs.values().find(|artifact| artifact.holds == ScoreRow::TYPE) else {
-            return Ok(());
-        };
-        let path = intact(store, &manifest.fingerprint, artifact)?;
-        arms.push(((*run).to_owned(), path, artifact.digest.clone()));
+fn write(found: &Comparison, format: Format, args: &CompareArgs) -> Outcome {
+    let listed = if args.flips { usize::MAX } else { LISTED };
+    let mut bytes = match format {
+        Format::Table => render(found, Style::Terminal, listed).into_bytes(),
+        Format::Md => render(found, Style::Markdown, listed).into_bytes(),
+        Format::Json => serde_json::to_vec(found)?,
+        Format::Csv => csv(&lines(found))?,
+        Format::Parquet => parquet(lines(found))?,
+    };
+    if matches!(format, Format::Table | Format::Md | Format::Json) {
+        bytes.push(b'\n');
     }
-    if arms.windows(2).all(|pair| pair[0].2 == pair[1].2) {
-        say(format!("\n{}: the same scores", stage.name))?;
-        return Ok(());
+    match &args.out {
+        Some(path) => Ok(fs::write_whole(path, &bytes)?),
+        None => Ok(io::stdout().lock().write_all(&bytes)?),
     }
-    arms.dedup_by(|later, earlier| later.0 == earlier.0);
-    let tables = arms.iter().map(|(run, path, _)| Ok((run.clone(), table::read::<ScoreRow>(path)?)));
-    let tables = tables.collect::<Result<Vec<_>, table::TableError>>()?;
-    say(format!("\n{}\n{}", stage.name, comparison::render(&eval::compare(&tables, &arms[0].0, SETTINGS)?)))?;
-    if list_flips {
-        for (run, path, _) in &arms[1..] {
-            for flip in frame::flips(&arms[0].1, path)? {
-                say(format!("  {run}: {}: {} -> {}", flip.dialogue, flip.before, flip.after))?;
-            }
-        }
+}
+
+fn csv(lines: &[ComparisonLine]) -> anyhow::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for line in lines {
+        writer.serialize(line)?;
     }
-    Ok(())
+    writer.into_inner().context("the table cannot be written")
+}
+
+fn parquet(lines: Vec<ComparisonLine>) -> anyhow::Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let path: &Path = &folder.path().join("comparison.parquet");
+    table::write(path, lines)?;
+    Ok(fs::read(path)?)
 }

@@ -93,7 +93,8 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{number:.1} TiB")
 }
 
-fn time(text: &str) -> Result<Duration, Failure> {
+/// A duration from the command line: `90 min`, `36 h`, `30 d`.
+pub(super) fn time(text: &str) -> Result<Duration, Failure> {
     let units = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
     let time = seconds(text, &units).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.ok_or_else(|| Failure::Wrong(anyhow!("`{text}` is no time; write `90 min`, `36 h` or `30 d`")))

@@ -12,7 +12,7 @@ pub(super) type Group = (&'static str, &'static [&'static str]);
 pub(super) const GROUPS: &[Group] = &[
     ("Begin", &["init", "check", "graph", "kinds", "doctor"]),
     ("Run", &["plan", "run", "why"]),
-    ("Look at runs and results", &["runs", "log", "show", "sql", "view", "path"]),
+    ("Look at runs and results", &["runs", "tag", "note", "log", "show", "sql", "view", "path"]),
     ("Compare and pass on", &["compare", "report", "export"]),
     ("Work with models", &["model", "chat", "serve"]),
     ("Keep the store small", &["gc", "pin"]),
@@ -176,9 +176,21 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "runs",
         &[
             ("thresh runs", "all runs of the project, the newest first"),
-            ("thresh runs quickstart", "those of one pipeline"),
+            (
+                "thresh runs quickstart --since \"2 d\" --outcome done",
+                "those of one pipeline, of the last days, that succeeded",
+            ),
+            ("thresh runs --where harvest.beam=8 --sort kto_scores.success", "by a parameter, the best first"),
         ],
     ),
+    (
+        "tag",
+        &[
+            ("thresh tag latest baseline", "call the newest run `baseline` from now on"),
+            ("thresh tag josh~1 baseline --move", "the run before instead, and no other"),
+        ],
+    ),
+    ("note", &[("thresh note baseline \"beam 8, before the new prompt\"", "what one wants to know of it later")]),
     (
         "log",
         &[
@@ -229,7 +241,27 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
         ],
     ),
-    ("compare", &[("thresh compare latest~1 latest", "the newest run against the one before")]),
+    (
+        "compare",
+        &[
+            ("thresh compare latest~1 latest", "the newest run against the one before"),
+            (
+                "thresh compare josh.base_scores josh.kto_scores --flips",
+                "two arms of one run, every dialogue that flipped",
+            ),
+            ("thresh compare \"scores[arm=base]\" \"scores[arm=kto]\"", "arms of a matrix; its seeds are replicates"),
+            ("thresh compare baseline~* kto~*", "all runs of one tag against all of another"),
+            ("thresh compare baseline latest --fail-if \"success < -0.02 and p < 0.05\"", "a gate for CI: exit code 1"),
+        ],
+    ),
+    (
+        "report",
+        &[
+            ("thresh report latest", "one page about the newest run: report.html"),
+            ("thresh report latest~1 latest -o compared.html", "two runs side by side, in a file of another name"),
+            ("thresh report quickstart --dialogues none", "without the dialogues: a small page"),
+        ],
+    ),
     (
         "export",
         &[

@@ -24,6 +24,7 @@ mod selection;
 mod serve;
 mod show;
 mod sql;
+mod tag;
 mod watch;
 mod why;
 
@@ -37,6 +38,7 @@ use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
 use crate::engine::graph::Graph;
 use crate::engine::history::{self, RunRecord};
+use crate::engine::labels;
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
 use crate::report::tell;
@@ -88,8 +90,12 @@ enum Command {
     Run(run::RunArgs),
     /// Explain why a stage would run: the first cause, field by field.
     Why(why::WhyArgs),
-    /// List the runs of this project.
+    /// List the runs of this project: filtered, sorted, with tags.
     Runs(runs::RunsArgs),
+    /// Write tags on a run; it can be called by them.
+    Tag(tag::TagArgs),
+    /// Write a note on a run.
+    Note(tag::NoteArgs),
     /// Show what a run did: times, memory, figures, and what was said.
     Log(log::LogArgs),
     /// Show a table: its columns and first rows.
@@ -179,10 +185,12 @@ pub fn main_with(extension: Extension) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Graph(args) => graph::run(&args),
         Command::Runs(args) => runs::run(&args, &cli.common),
+        Command::Tag(args) => tag::run(&args, &cli.common),
+        Command::Note(args) => tag::run_note(&args, &cli.common),
         Command::Log(args) => log::run(&args),
         Command::Show(args) => show::run(&args, &cli.common),
         Command::Sql(args) => sql::run(&args, &cli.common),
-        Command::Compare(args) => compare::run(&args),
+        Command::Compare(args) => compare::run(&args, &cli.common),
         Command::Report(args) => report::run(&args, &cli.common),
         Command::Path(args) => path::run(&args),
         Command::Export(args) => export::run(&args),
@@ -265,7 +273,11 @@ fn intact(store: &Store, fingerprint: &str, artifact: &Artifact) -> Result<PathB
 
 /// The records of all runs, the newest first; of damaged ones the user is told.
 fn records(store: &Store) -> Result<Vec<RunRecord>, Failure> {
-    Ok(told(history::read_all(store)?))
+    let mut records = told(history::read_all(store)?);
+    for path in labels::put_on(store, &mut records)? {
+        tell(format!("warning: the tags and the note in `{}` are damaged; they are left out", path.display()));
+    }
+    Ok(records)
 }
 
 /// The records that tell of each stage what became of it last, the newest first; of damaged ones the user is told.

@@ -20,6 +20,24 @@ pub(super) struct ReportArgs {
     /// The file to write; `-` is stdout.
     #[arg(long, short, default_value = "report.html", value_name = "FILE")]
     output: PathBuf,
+    /// How many dialogues and trees of each table to put in: `all`, `none` or a number.
+    #[arg(long, default_value = "all", value_name = "N", value_parser = dialogues)]
+    dialogues: Dialogues,
+}
+
+/// How many dialogues of a table at most; `None` is all.
+#[derive(Clone, Copy, Debug)]
+struct Dialogues(Option<usize>);
+
+fn dialogues(text: &str) -> Result<Dialogues, String> {
+    match text {
+        "all" => Ok(Dialogues(None)),
+        "none" => Ok(Dialogues(Some(0))),
+        number => number
+            .parse()
+            .map(|count| Dialogues(Some(count)))
+            .map_err(|_| "expected `all`, `none` or a number".to_owned()),
+    }
 }
 
 pub(super) fn run(args: &ReportArgs, common: &Common) -> Outcome {
@@ -33,7 +51,7 @@ pub(super) fn run(args: &ReportArgs, common: &Common) -> Outcome {
             chosen.push(run);
         }
     }
-    let page = page::page(&store, &chosen)?;
+    let page = page::page(&store, &records, &chosen, args.dialogues.0)?;
     if args.output == Path::new("-") {
         return Ok(std::io::stdout().lock().write_all(page.as_bytes())?);
     }

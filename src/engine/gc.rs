@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::history::{self, RunRecord};
+use super::labels;
 use super::store::{Found, Store, StoreError};
 use crate::fs::{self, PathError};
 
@@ -23,7 +24,7 @@ pub struct Rule {
 /// What is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// The record of a run, and its logs.
+    /// The record of a run, its logs and labels.
     Run,
     /// A result.
     Result,
@@ -91,7 +92,8 @@ pub fn collect(store: &Store, rule: Rule, dry_run: bool) -> Result<Vec<Garbage>,
     let mut garbage = Vec::new();
     for record in gone {
         let record_file = store.runs().join(format!("{}.json", record.run));
-        garbage.push(found(What::Run, &record.run, vec![record_file, history::logs(store, &record.run)])?);
+        let paths = vec![record_file, history::logs(store, &record.run), labels::file(store, &record.run)];
+        garbage.push(found(What::Run, &record.run, paths)?);
     }
     let live: BTreeSet<&str> =
         kept.iter().flat_map(|record| &record.stages).filter_map(|stage| stage.fingerprint.as_deref()).collect();
@@ -222,6 +224,7 @@ mod tests {
             started: format!("2020-01-{day:02}T00:00:00Z"),
             seconds: None,
             stages: Vec::new(),
+            labels: labels::Labels::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Edge, Graph, Node};
+use super::labels::Labels;
 use super::seal;
 use super::store::{Store, StoreError};
 use crate::fs;
@@ -88,6 +89,9 @@ fn is_zero(seconds: &f64) -> bool {
 /// One attempt at computing a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// When it began, in seconds after the run did. Absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<f64>,
     /// Wall seconds.
     pub seconds: f64,
     /// CPU seconds: of the programs that it ran and of its own thread; where it ran none, of the whole process meanwhile.
@@ -119,6 +123,9 @@ pub struct RunRecord {
     pub seconds: Option<f64>,
     /// The stages in the file's order.
     pub stages: Vec<StageRecord>,
+    /// What people wrote on it. No part of the record: [`super::labels`] keeps it, and puts it here.
+    #[serde(skip)]
+    pub labels: Labels,
 }
 
 impl StageRecord {

@@ -106,6 +106,8 @@ pub(super) struct Job {
     pub ports: Vec<PortSpec>,
     pub store: Store,
     pub run: String,
+    /// When the run began.
+    pub run_began: Instant,
     pub fields: Fields,
     pub fingerprint: String,
     /// Name, stage, result and port of each input.
@@ -164,6 +166,7 @@ impl Job {
             let (usage, shared) = meter.read(programs);
             drop(meter);
             let mut attempt = Attempt {
+                began: Some(began.duration_since(self.run_began).as_secs_f64()),
                 seconds: began.elapsed().as_secs_f64(),
                 cpu_seconds: usage.cpu_seconds,
                 peak_memory: usage.peak_memory,

@@ -7,6 +7,7 @@ pub mod gc;
 pub mod graph;
 pub mod history;
 mod job;
+pub mod labels;
 mod log;
 pub mod plan;
 pub mod pools;

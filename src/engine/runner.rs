@@ -13,6 +13,7 @@ use super::fingerprint::{Fields, fingerprint};
 use super::graph::Graph;
 use super::history::{self, Attempt, Newest, Outcome, RunRecord, StageRecord};
 use super::job::{Ended, Job, Message, Watch};
+use super::labels::Labels;
 use super::log::StageLog;
 use super::plan::fields_of;
 use super::pools::{NoPool, Pools};
@@ -72,6 +73,7 @@ pub async fn run(
     let (sender, receiver) = unbounded_channel();
     let pools = Pools::new(graph, &options.wanted, options.profile.as_ref())?;
     let mut running = Run {
+        began,
         graph,
         store,
         options,
@@ -92,6 +94,7 @@ pub async fn run(
             started,
             seconds: None,
             stages: graph.nodes.iter().map(|node| StageRecord::blank(graph, node)).collect(),
+            labels: Labels::default(),
         },
         sender,
         crowd: Arc::default(),
@@ -173,6 +176,7 @@ fn frozen(
 }
 
 struct Run<'a, R: FnMut(&Event)> {
+    began: Instant,
     graph: &'a Graph,
     store: &'a Store,
     options: &'a Options,
@@ -355,6 +359,7 @@ impl<R: FnMut(&Event)> Run<'_, R> {
             ports: node.stage.outputs(),
             store: self.store.clone(),
             run: self.record.run.clone(),
+            run_began: self.began,
             fields,
             fingerprint,
             inputs,

@@ -6,8 +6,10 @@ pub mod bootstrap;
 pub mod compare;
 pub mod mersenne;
 pub mod permutation;
+pub mod replicates;
 pub mod score;
 pub mod stratify;
+pub mod student;
 
 pub use compare::{ComparisonRow, Settings, Test, compare};
 pub use score::{EpisodeOutcome, EpisodeView, ScoreRow, SummaryRow};

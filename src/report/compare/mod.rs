@@ -3,9 +3,95 @@
 //! Arms stand side by side; the first is the baseline. Where something has a value for each arm, the values stand in a list
 //! in the order of [`Comparison::arms`]. An arm may have several replicates: the same experiment with other seeds.
 
+pub mod arms;
+pub mod condition;
+mod figures;
+mod flips;
+pub mod gate;
+pub mod library;
+pub mod lines;
+mod metrics;
+mod stages;
+mod tables;
+pub mod text;
+
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
 use serde::Serialize;
+
+pub use arms::Target;
+use library::Library;
+
+/// What is compared, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether what does not differ is there, too.
+    pub all: bool,
+    /// Whether what differs in seeds only is one arm.
+    pub pool: bool,
+    /// Parameters and axes of matrices that make replicates as `seed` does.
+    pub replicates: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { all: false, pool: true, replicates: Vec::new() }
+    }
+}
+
+/// Compares runs, or stages with score tables; the first is of the baseline. Everything is in what is returned, also what does
+/// not differ: see [`Comparison::differing`].
+///
+/// # Errors
+/// When there is nothing to compare, a stage has no scores, or results cannot be read.
+pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyhow::Result<Comparison> {
+    let mut notes = Vec::new();
+    let sides = targets.iter().map(|target| arms::side(library, target)).collect::<anyhow::Result<Vec<_>>>()?;
+    let parties = arms::parties(library, sides, options, &mut notes)?;
+    ensure!(parties.len() > 1, "there is nothing to compare: name two runs, or two stages of a run");
+    let rows = stages::matched(options, &parties);
+    let (parameters, lone_stages) = stages::parameters(library, options, &parties, &rows)?;
+    let tables = tables::tables(library, options, &parties, &rows, &mut notes)?;
+    let names: Vec<String> = parties.iter().map(|party| party.arm.name.clone()).collect();
+    let (mut metrics, mut flips) = (Vec::new(), Vec::new());
+    for table in &tables {
+        if table.is_the_same() && !options.all {
+            notes.push(format!("`{}`: the same scores", table.name));
+        }
+        metrics.extend(metrics::metrics(table, &names));
+        flips.extend(flips::flips(table));
+    }
+    Ok(Comparison {
+        parameters,
+        lone_stages,
+        metrics,
+        flips,
+        figures: figures::figures(library, options, &parties, &rows)?,
+        costs: figures::costs(library, options, &parties, &rows)?,
+        notes,
+        gates: Vec::new(),
+        arms: parties.into_iter().map(|party| party.arm).collect(),
+    })
+}
+
+impl Comparison {
+    /// What differs: metrics, flips and figures that are the same in all arms are left out.
+    pub fn differing(mut self) -> Self {
+        fn vary<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
+            let first = values.next();
+            values.any(|value| Some(&value) != first.as_ref())
+        }
+        self.metrics.retain(|metric| {
+            vary(metric.values.iter().map(|value| value.mean))
+                || metric.differences.iter().flatten().any(|difference| difference.mean != 0.0)
+        });
+        self.flips.retain(|flips| !flips.dialogues.is_empty());
+        // What only one arm has is no difference: the stages that not all have are listed.
+        self.figures.retain(|figure| vary(figure.values.iter().flatten()));
+        self
+    }
+}
 
 /// What was found. Everything in it is data: the text, the page and the JSON show the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -180,6 +266,8 @@ pub struct Flips {
 pub struct Flip {
     /// The dialogue.
     pub dialogue: String,
+    /// The seed with which it was played, where replicates played other tasks each: then a name may stand here twice.
+    pub seed: Option<String>,
     /// What became of it.
     pub change: Change,
     /// How it ended in the baseline.

@@ -9,7 +9,12 @@ use crate::engine::store::{Artifact, Found as Looked, Manifest, Store, StoreErro
 
 /// The runs that a page is about, and the results that are left of them.
 pub struct Material<'a> {
-    store: &'a Store,
+    /// The store that they are in.
+    pub store: &'a Store,
+    /// The records of all runs of the store.
+    pub records: &'a [RunRecord],
+    /// How many dialogues and trees of each table are in the page at most; `None` is all.
+    pub dialogues: Option<usize>,
     /// The runs in the page's order.
     pub runs: Vec<&'a RunRecord>,
     /// By run: the results of its stages by their names.
@@ -37,7 +42,12 @@ pub struct Found<'a> {
 
 impl<'a> Material<'a> {
     /// Looks up what results there are.
-    pub fn new(store: &'a Store, runs: &[&'a RunRecord]) -> Result<Self, StoreError> {
+    pub fn new(
+        store: &'a Store,
+        records: &'a [RunRecord],
+        runs: &[&'a RunRecord],
+        dialogues: Option<usize>,
+    ) -> Result<Self, StoreError> {
         let (mut results, mut notices) = (Vec::new(), BTreeSet::new());
         for run in runs {
             let mut of_run = HashMap::new();
@@ -56,7 +66,7 @@ impl<'a> Material<'a> {
             results.push(of_run);
         }
         let (checked, notices) = (RefCell::default(), RefCell::new(notices));
-        Ok(Self { store, runs: runs.to_vec(), results, checked, notices })
+        Ok(Self { store, records, dialogues, runs: runs.to_vec(), results, checked, notices })
     }
 
     /// The letter by which the page names a run: A, B, … Z, AA, AB …

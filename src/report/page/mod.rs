@@ -3,9 +3,13 @@
 //! A page is a list of [`Section`]s. Each has a part here, which reads the runs and says what the section is drawn from, and a
 //! script in `assets/`, which draws it in the browser. `assets/page.js` is what all scripts stand on.
 
+mod curves;
+mod graph;
 mod material;
+mod rewards;
 mod runs;
 mod shell;
+mod stages;
 
 use serde_json::Value;
 
@@ -33,6 +37,8 @@ pub struct Section {
 pub struct Content {
     /// Small things, there before the first paint.
     pub data: Value,
+    /// HTML that stands in the section from the start. Whoever makes it escapes what it puts in.
+    pub markup: String,
     /// Large things, read after the first paint: each is the text of an element `<script type="text/plain" id="ID-N">`, N from 0.
     /// Characters of base64 only.
     pub chunks: Vec<String>,
@@ -40,19 +46,27 @@ pub struct Content {
 
 impl From<Value> for Content {
     fn from(data: Value) -> Self {
-        Self { data, chunks: Vec::new() }
+        Self { data, ..Self::default() }
     }
 }
 
 /// The sections in their order.
-pub const SECTIONS: &[Section] = &[runs::SECTION];
+pub const SECTIONS: &[Section] = &[runs::SECTION, graph::SECTION, stages::TIMELINE, curves::SECTION, rewards::SECTION];
 
 /// The page about runs, whose order is that on the page. What is missing or damaged in the store stands on the page.
 ///
+/// `records` are those of all runs of the store: they know what it took to compute results that were there already.
+/// `dialogues` is how many dialogues and trees of each table are in the page at most; `None` is all.
+///
 /// # Errors
 /// When the store cannot be read, or a table in it is not what its manifest says.
-pub fn page(store: &Store, runs: &[&RunRecord]) -> anyhow::Result<String> {
-    let material = Material::new(store, runs)?;
+pub fn page(
+    store: &Store,
+    records: &[RunRecord],
+    runs: &[&RunRecord],
+    dialogues: Option<usize>,
+) -> anyhow::Result<String> {
+    let material = Material::new(store, records, runs, dialogues)?;
     let mut made = Vec::new();
     for section in SECTIONS {
         if let Some(content) = (section.make)(&material)? {

@@ -5,8 +5,13 @@ use serde_json::{Value, json};
 use super::{Content, Material, Section};
 use crate::engine::history::{Outcome, RunRecord};
 
-pub(super) const SECTION: Section =
-    Section { id: "runs", title: "Runs", style: "", script: include_str!("assets/runs.js"), make };
+pub(super) const SECTION: Section = Section {
+    id: "runs",
+    title: "Runs",
+    style: include_str!("assets/runs.css"),
+    script: include_str!("assets/runs.js"),
+    make,
+};
 
 fn make(material: &Material) -> anyhow::Result<Option<Content>> {
     for (index, run) in material.runs.iter().enumerate() {
@@ -28,7 +33,15 @@ fn facts(run: &RunRecord) -> Value {
         "seconds": run.seconds,
         "work": attempts().map(|attempt| attempt.seconds).sum::<f64>(),
         "memory": attempts().map(|attempt| attempt.peak_memory).max(),
+        "tokens": [tokens(run, &[".prompt_tokens"]), tokens(run, &[".generated_tokens", ".completion_tokens"])],
         "stages": outcomes.map(|outcome| json!([outcome, run.count(outcome)])),
         "warnings": run.stages.iter().map(|stage| stage.warnings.len()).sum::<usize>(),
     })
+}
+
+/// The sum of figures with these endings over the stages that this run computed; `None` where nobody counted.
+fn tokens(run: &RunRecord, endings: &[&str]) -> Option<f64> {
+    let figures = run.stages.iter().flat_map(|stage| &stage.figures);
+    let counted = figures.filter(|(name, _)| endings.iter().any(|ending| name.ends_with(ending)));
+    counted.map(|(_, value)| *value).reduce(|sum, value| sum + value)
 }

@@ -31,7 +31,7 @@ pub(super) fn page(material: &Material, made: &[(&Section, Content)]) -> String 
         "script" => script.clone(),
         "nav" => made.iter().enumerate().map(|(index, (section, _))| link(index, section)).collect(),
         "notices" => notices(material),
-        "sections" => made.iter().map(|(section, _)| skeleton(section)).collect(),
+        "sections" => made.iter().map(|(section, content)| skeleton(section, content)).collect(),
         "footer" => {
             escape(&format!("Written by thresh {}. Nothing is fetched from a network.", env!("CARGO_PKG_VERSION")))
         }
@@ -114,10 +114,11 @@ fn link(index: usize, section: &Section) -> String {
     format!("<li><a href=\"#{}\">{}{key}</a></li>", section.id, escape(section.title))
 }
 
-fn skeleton(section: &Section) -> String {
+fn skeleton(section: &Section, content: &Content) -> String {
     let (id, title) = (section.id, escape(section.title));
     format!(
-        "<section id=\"{id}\" aria-labelledby=\"{id}-title\" tabindex=\"-1\"><h2 id=\"{id}-title\">{title}</h2><div class=\"body\"></div></section>\n"
+        "<section id=\"{id}\" aria-labelledby=\"{id}-title\" tabindex=\"-1\"><h2 id=\"{id}-title\">{title}</h2><div class=\"body\">{}</div></section>\n",
+        content.markup
     )
 }
 

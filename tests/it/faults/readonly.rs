@@ -27,7 +27,8 @@ fn a_read_only_store_serves_what_it_has() {
     assert_eq!(artifacts(&project), *clean(20));
     assert!(project.ok(&["plan", "twin.yaml"]).lines().all(|line| line.contains("fresh")));
     assert!(project.ok(&["why", "more.yaml", "comparison"]).contains("`corpus`"));
-    assert!(project.ok(&["compare", "latest~1", "latest"]).contains("corpus: with.command"));
+    let compared = project.ok(&["compare", "latest~1", "latest", "--format", "csv"]);
+    assert!(compared.contains("parameter,corpus,with.command,latest"), "{compared}");
     project.ok(&["export", "twin.yaml", "--to", "out"]);
     assert!(project.ok(&["gc", "--dry-run"]).contains("would be freed"));
 
