@@ -20,22 +20,23 @@ pub(super) struct ReportArgs {
     /// The file to write; `-` is stdout.
     #[arg(long, short, default_value = "report.html", value_name = "FILE")]
     output: PathBuf,
-    /// How many dialogues and trees of each table to put in: `all`, `none` or a number.
-    #[arg(long, default_value = "all", value_name = "N", value_parser = dialogues)]
+    /// How many dialogues and trees the page holds: `all`, `none`, or a number. Of more than that all of some tasks are taken,
+    /// chosen by the hashes of their names, and the page says so.
+    #[arg(long, default_value = "10000", value_name = "all|none|N", value_parser = dialogues)]
     dialogues: Dialogues,
 }
 
-/// How many dialogues of a table at most; `None` is all.
-#[derive(Clone, Copy, Debug)]
+/// The most dialogues and trees on a page; `None` for all.
+#[derive(Clone, Copy)]
 struct Dialogues(Option<usize>);
 
 fn dialogues(text: &str) -> Result<Dialogues, String> {
     match text {
-        "all" => Ok(Dialogues(None)),
         "none" => Ok(Dialogues(Some(0))),
+        "all" => Ok(Dialogues(None)),
         number => number
             .parse()
-            .map(|count| Dialogues(Some(count)))
+            .map(|number| Dialogues(Some(number)))
             .map_err(|_| "expected `all`, `none` or a number".to_owned()),
     }
 }

@@ -185,12 +185,12 @@ fn what_a_page_does_wrong_is_noticed() {
     assert!(page.problems().is_empty());
     page.shift_key("Tab");
     page.until("document.activeElement.id !== 'i'");
+    // Anew, for what follows a key at once is no shift.
+    page.reload();
     assert!(page.first_paint() > 0.0 && page.shift() == 0.0);
     page.eval("document.body.prepend(Object.assign(document.createElement('div'), {style: 'height:300px'}))");
     page.until("window.shifts.length");
-    assert!(page.shift() > 0.0);
-    page.reload();
-    assert!(page.shift() == 0.0 && page.pdf().starts_with(b"%PDF"));
+    assert!(page.shift() > 0.0 && page.pdf().starts_with(b"%PDF"));
     page.media(true, false);
     assert_eq!(page.eval("matchMedia('(prefers-color-scheme: dark)').matches"), true);
     page.media(false, true);

@@ -27,6 +27,7 @@ mod policies;
 mod project;
 mod query;
 mod replay;
+mod report;
 mod rows;
 mod running;
 mod serve;

@@ -13,7 +13,7 @@ pub struct Material<'a> {
     pub store: &'a Store,
     /// The records of all runs of the store.
     pub records: &'a [RunRecord],
-    /// How many dialogues and trees of each table are in the page at most; `None` is all.
+    /// How many dialogues and trees are in the page at most; `None` is all.
     pub dialogues: Option<usize>,
     /// The runs in the page's order.
     pub runs: Vec<&'a RunRecord>,

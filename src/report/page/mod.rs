@@ -3,6 +3,7 @@
 //! A page is a list of [`Section`]s. Each has a part here, which reads the runs and says what the section is drawn from, and a
 //! script in `assets/`, which draws it in the browser. `assets/page.js` is what all scripts stand on.
 
+mod browse;
 mod curves;
 mod graph;
 mod material;
@@ -51,12 +52,13 @@ impl From<Value> for Content {
 }
 
 /// The sections in their order.
-pub const SECTIONS: &[Section] = &[runs::SECTION, graph::SECTION, stages::TIMELINE, curves::SECTION, rewards::SECTION];
+pub const SECTIONS: &[Section] =
+    &[runs::SECTION, graph::SECTION, stages::TIMELINE, curves::SECTION, rewards::SECTION, browse::SECTION];
 
 /// The page about runs, whose order is that on the page. What is missing or damaged in the store stands on the page.
 ///
 /// `records` are those of all runs of the store: they know what it took to compute results that were there already.
-/// `dialogues` is how many dialogues and trees of each table are in the page at most; `None` is all.
+/// `dialogues` is how many dialogues and trees are in the page at most; `None` is all.
 ///
 /// # Errors
 /// When the store cannot be read, or a table in it is not what its manifest says.

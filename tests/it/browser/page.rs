@@ -24,7 +24,7 @@ impl Screen {
     pub const PHONE: Self = Self { width: 390, height: 844, phone: true };
 }
 
-/// Notes layout shifts from the first moment on, those too that follow what a person did: nobody wants these either.
+/// Notes layout shifts from the first moment on, and whether a person had just done something.
 const WATCH: &str = "window.shifts = []; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) window.shifts.push([entry.value, entry.hadRecentInput,
         entry.sources.map((source) => source.node && (source.node.id || source.node.className || source.node.nodeName)).join(' ')]);
@@ -51,6 +51,7 @@ impl<'b> Page<'b> {
             page.call(&format!("{domain}.enable"), json!({}));
         }
         page.screen(screen);
+        page.media(false, false);
         page.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": WATCH}));
         page.go(hash);
         page
@@ -85,7 +86,9 @@ impl<'b> Page<'b> {
     /// What the page is shown on: in dark or light colours, on a screen or on paper.
     pub fn media(&self, dark: bool, print: bool) {
         let scheme = if dark { "dark" } else { "light" };
-        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        // Nothing glides: a click meets what it was meant for.
+        let still = json!({"name": "prefers-reduced-motion", "value": "reduce"});
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}, still]);
         self.call(
             "Emulation.setEmulatedMedia",
             json!({"media": if print { "print" } else { "" }, "features": features}),
@@ -148,6 +151,7 @@ impl<'b> Page<'b> {
             "Tab" => 9,
             "Enter" => 13,
             "Escape" => 27,
+            "Delete" => 46,
             " " => 32,
             "PageUp" => 33,
             "PageDown" => 34,
@@ -182,9 +186,10 @@ impl<'b> Page<'b> {
         self.eval(&format!("{paint}.startTime")).as_f64().unwrap()
     }
 
-    /// The sum of all layout shifts since the page was loaded.
+    /// The sum of all layout shifts since the page was loaded, but of those that follow at once what a person did: as browsers
+    /// count it.
     pub fn shift(&self) -> f64 {
-        self.eval("window.shifts.reduce((sum, [value]) => sum + value, 0)").as_f64().unwrap()
+        self.eval("window.shifts.reduce((sum, [value, asked]) => sum + (asked ? 0 : value), 0)").as_f64().unwrap()
     }
 
     /// A picture of what the window shows, for people.
