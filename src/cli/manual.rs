@@ -117,7 +117,40 @@ pub fn commands(root: &Command) -> Vec<(String, &Command)> {
 }
 
 const EXAMPLES: &[(&str, &[Example])] = &[
-    ("init", &[("thresh init my-agent", "write a commented starter project into the new folder my-agent")]),
+    (
+        "init",
+        &[
+            ("thresh init my-agent", "write a commented starter project into the new folder my-agent"),
+            ("thresh init", "the same into the folder where one is"),
+        ],
+    ),
+    (
+        "view",
+        &[
+            ("thresh view base_episodes.episodes", "list the dialogues of a table with outcome, reward and goals"),
+            (
+                "thresh view base_episodes.episodes --outcome failure --find hotel",
+                "those that failed and speak of a hotel",
+            ),
+            (
+                "thresh view base_episodes.episodes SYN000004",
+                "one dialogue: plan, calls, what they returned, goals reached",
+            ),
+            ("thresh view base_episodes josh_episodes", "the dialogues that came out otherwise in another table"),
+            (
+                "thresh view base_episodes josh_episodes SYN000004",
+                "one dialogue of both side by side, and where they part",
+            ),
+            (
+                "thresh view harvest.trees SYN001433 --branch golden",
+                "of a tree the dialogue that the search went on from",
+            ),
+            (
+                "thresh view harvest.trees SYN001433 --depth 3",
+                "a tree: its branches, where rewards fell, the golden path",
+            ),
+        ],
+    ),
     (
         "check",
         &[

@@ -9,6 +9,7 @@ mod export;
 mod gc;
 mod graph;
 mod help;
+mod init;
 mod kinds;
 mod log;
 mod manual;
@@ -25,6 +26,7 @@ mod serve;
 mod show;
 mod sql;
 mod tag;
+mod view;
 mod watch;
 mod why;
 
@@ -76,6 +78,8 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a commented starter project.
+    Init(init::InitArgs),
     /// Check a pipeline file: every mistake at once, nothing is run.
     Check(PipelineArgs),
     /// Draw the stages of a pipeline and their connections.
@@ -96,6 +100,8 @@ enum Command {
     Tag(tag::TagArgs),
     /// Write a note on a run.
     Note(tag::NoteArgs),
+    /// Look at one dialogue, one tree, or two dialogues side by side.
+    View(view::ViewArgs),
     /// Show what a run did: times, memory, figures, and what was said.
     Log(log::LogArgs),
     /// Show a table: its columns and first rows.
@@ -180,6 +186,8 @@ pub fn main_with(extension: Extension) -> ExitCode {
     crate::report::quiet(cli.common.quiet);
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args, &cli.common),
+        Command::Init(args) => init::run(&args, &cli.common),
+        Command::View(args) => view::run(&args, &cli.common),
         Command::Plan(args) => plan::run(&args, &cli.common),
         Command::Why(args) => why::run(&args),
         Command::Check(args) => check::run(&args),

@@ -29,6 +29,11 @@ pub(super) fn run(args: &SchemaArgs) -> Outcome {
     Ok(())
 }
 
+/// The schema of pipelines, as the file in a project.
+pub(super) fn pipeline_text() -> String {
+    text(&schema::pipeline())
+}
+
 fn text(value: &Value) -> String {
     format!("{value:#}\n")
 }

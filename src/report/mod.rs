@@ -12,6 +12,7 @@ pub mod sql;
 pub mod table;
 pub mod talk;
 pub mod terminal;
+pub mod view;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};

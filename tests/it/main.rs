@@ -34,6 +34,7 @@ mod serve;
 mod served;
 mod server;
 mod training;
+mod view;
 
 // For `golden`, which is the library's own.
 use thresh::fs;

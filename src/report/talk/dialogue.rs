@@ -125,6 +125,20 @@ pub struct Headline {
     pub goals: usize,
 }
 
+impl From<&Talk> for Headline {
+    fn from(talk: &Talk) -> Self {
+        Self {
+            dialogue: talk.dialogue.clone(),
+            split: talk.split.clone(),
+            outcome: talk.outcome,
+            reason: talk.reason.clone(),
+            reward: talk.reward,
+            reached: talk.reached(),
+            goals: talk.goals.len(),
+        }
+    }
+}
+
 /// The columns that a headline needs.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct HeadlineRow {

@@ -34,8 +34,12 @@ impl Goal {
         let wanted: Vec<String> = self.wanted.iter().map(|slot| format!("{}: {}", slot.name, slot.value)).collect();
         let arguments = if wanted.is_empty() { String::new() } else { format!("({})", wanted.join(", ")) };
         let entity = self.entity.as_ref().map(|entity| format!(" = {entity}")).unwrap_or_default();
-        let api = if self.api.is_empty() { "goal" } else { &self.api };
-        format!("{api}{arguments}{entity}")
+        format!("{}{arguments}{entity}", self.name())
+    }
+
+    /// The tool, or `goal` where only the number of goals is known.
+    pub fn name(&self) -> &str {
+        if self.api.is_empty() { "goal" } else { &self.api }
     }
 }
 

@@ -4,6 +4,7 @@
 //! and said, each call stands with what it returned, and goals with the turn that reached them.
 
 pub mod dialogue;
+pub mod example;
 pub mod goal;
 pub mod source;
 pub mod tree;

@@ -198,6 +198,21 @@ pub struct TreeHeadline {
     pub depth: u32,
 }
 
+impl From<&Tree> for TreeHeadline {
+    fn from(tree: &Tree) -> Self {
+        Self {
+            dialogue: tree.dialogue.clone(),
+            outcome: tree.outcome,
+            reason: tree.reason.clone(),
+            reward: tree.reward,
+            goals: (!tree.goals.is_empty()).then_some(tree.goals.len() as u32),
+            nodes: tree.nodes.len() as u32,
+            examples: tree.nodes.iter().filter(|node| node.order.is_some()).count() as u32,
+            depth: tree.nodes.iter().map(|node| node.depth).max().unwrap_or_default(),
+        }
+    }
+}
+
 /// The columns that a headline needs.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TreeHeadlineRow {

@@ -79,6 +79,21 @@ impl Turn {
         said.collect::<Vec<_>>().join("\n")
     }
 
+    /// Whether a text stands in anything that was said, planned, called or seen, whatever its case. `text` is in lower case.
+    pub fn holds(&self, text: &str) -> bool {
+        let found = |part: &str| part.to_lowercase().contains(text);
+        self.steps.iter().any(|step| match step {
+            Step::Said { text } | Step::Plan { text } | Step::Seen { text } | Step::Unread { text } => found(text),
+            Step::Call(call) => {
+                let written = call.malformed.as_deref().unwrap_or_default();
+                found(&call.api)
+                    || found(written)
+                    || found(&call.arguments.to_string())
+                    || found(call.observation.as_deref().unwrap_or_default())
+            }
+        })
+    }
+
     /// The calls.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         self.steps.iter().filter_map(|step| match step {
