@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::reference::{result, run_of};
-use super::{Outcome, intact, records, runs, say};
+use super::{Common, Outcome, intact, records, runs, say};
 use crate::engine::fingerprint::changes;
 use crate::engine::history::{RunRecord, StageRecord};
 use crate::engine::store::Store;
@@ -29,7 +29,7 @@ pub(super) struct CompareArgs {
     flips: bool,
 }
 
-pub(super) fn run(args: &CompareArgs) -> Outcome {
+pub(super) fn run(args: &CompareArgs, _: &Common) -> Outcome {
     let store = runs::store()?;
     let records = records(&store)?;
     let chosen: Vec<&RunRecord> = args.runs.iter().map(|name| run_of(&records, name)).collect::<Result<_, _>>()?;

@@ -31,6 +31,7 @@ mod serve;
 mod served;
 mod server;
 mod training;
+mod ways;
 
 // For `golden`, which is the library's own.
 use thresh::fs;
