@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
 
@@ -15,7 +15,7 @@ pub use digest::{Digest, Hashed, digest};
 
 /// An I/O error that says what was being done to which path.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} `{}`: {source}", path.display())]
+#[error("cannot {action} `{}`: {source}", short(path).display())]
 pub struct PathError {
     /// What was being done, as a verb: `read`, `create`, `rename`.
     pub action: &'static str,
@@ -31,6 +31,25 @@ pub type Result<T> = std::result::Result<T, PathError>;
 
 fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| PathError { action, path: path.to_owned(), source })
+}
+
+/// A path as messages show it: from the current folder, where that is shorter.
+pub fn short(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    let Ok(here) = std::env::current_dir() else { return path.to_owned() };
+    from(&here, path).unwrap_or_else(|| path.to_owned())
+}
+
+/// How one gets to a path from a folder; nothing where both are not absolute, share no folder, or the path itself is shorter.
+fn from(folder: &Path, path: &Path) -> Option<PathBuf> {
+    let common = folder.components().zip(path.components()).take_while(|(left, right)| left == right).count();
+    if !folder.is_absolute() || common < 2 {
+        return None;
+    }
+    let up = folder.components().skip(common).map(|_| Component::ParentDir);
+    let relative: PathBuf = up.chain(path.components().skip(common)).collect();
+    let relative = if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative };
+    (relative.as_os_str().len() < path.as_os_str().len()).then_some(relative)
 }
 
 /// Reads a whole file.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use serde_json::json;
 
 use super::compute::compute;
-use super::{Failure, Outcome};
+use super::{Common, Failure, Outcome, say_json};
 use crate::chat::Message;
 use crate::llm::http::{Dialect, HttpModel, HttpSettings};
 use crate::llm::{ChatModel, ChatRequest, Sampling};
@@ -20,7 +21,7 @@ use crate::model::sample::{Draw, Drawn};
 use crate::model::scheduler::{Request, Scheduler, Sink, Ticket};
 use crate::model::tokenizer::{TextStream, Tokenizer};
 use crate::net::gate::{Gate, Limits};
-use crate::report::tell;
+use crate::report::{note, tell};
 use crate::seed;
 
 /// Bytes of keys and values that are remembered, so that a turn encodes only what is new.
@@ -68,13 +69,13 @@ pub(super) struct ChatArgs {
 }
 
 /// Chats over standard input: a line is what the user says, `/reset` forgets all that was said, `/exit` or the end of the
-/// input ends it. Replies go to standard output as they are written.
-pub(super) fn run(args: &ChatArgs) -> Outcome {
+/// input ends it. Replies go to standard output as they are written; in JSON each as one line, when it is whole.
+pub(super) fn run(args: &ChatArgs, common: &Common) -> Outcome {
     check(args)?;
     let mut speaker = Speaker::open(args)?;
     let at_terminal = io::stdin().is_terminal();
     if at_terminal {
-        tell("a line is what you say; /reset forgets all that was said, /exit ends");
+        note("a line is what you say; /reset forgets all that was said, /exit ends");
     }
     let system: Vec<Message> = args.system.iter().map(|text| Message::system(&**text)).collect();
     let mut messages = system.clone();
@@ -82,7 +83,7 @@ pub(super) fn run(args: &ChatArgs) -> Outcome {
     let mut turn = 0_u64;
     loop {
         if at_terminal {
-            eprint!("> ");
+            let _ = write!(io::stderr(), "> ");
         }
         let Some(line) = lines.next().transpose()? else { return Ok(()) };
         match line.trim() {
@@ -96,8 +97,13 @@ pub(super) fn run(args: &ChatArgs) -> Outcome {
         }
         messages.push(Message::user(line));
         turn += 1;
-        match speaker.reply(args, &messages, seed::derive(args.seed, &["turn", &turn.to_string()])) {
-            Ok(reply) => messages.push(Message::assistant(reply)),
+        match speaker.reply(args, &messages, !common.json, seed::derive(args.seed, &["turn", &turn.to_string()])) {
+            Ok(reply) => {
+                if common.json {
+                    say_json(&json!({"role": "assistant", "content": reply}))?;
+                }
+                messages.push(Message::assistant(reply));
+            }
             Err(Failure::Failed(error)) if at_terminal => {
                 tell(format_args!("error: {error:#}"));
                 messages.pop();
@@ -162,17 +168,17 @@ impl Speaker {
         Ok(Self::Ours(Box::new(scheduler), bundle.tokenizer))
     }
 
-    /// Writes a reply to standard output and returns it.
-    fn reply(&mut self, args: &ChatArgs, messages: &[Message], seed: u64) -> Result<String, Failure> {
+    /// Makes a reply; where it is to be `shown`, it goes to standard output as it is written.
+    fn reply(&mut self, args: &ChatArgs, messages: &[Message], shown: bool, seed: u64) -> Result<String, Failure> {
         let text = match self {
-            Self::Ours(scheduler, tokenizer) => written(scheduler, tokenizer, args, messages, seed)?,
+            Self::Ours(scheduler, tokenizer) => written(scheduler, tokenizer, args, messages, shown, seed)?,
             Self::Served(model, runtime) => {
                 let reply = runtime.block_on(model.complete(request(args, messages, seed)))?;
-                print(&reply.text)?;
+                print(shown, &reply.text)?;
                 reply.text
             }
         };
-        print("\n")?;
+        print(shown, "\n")?;
         Ok(text)
     }
 }
@@ -197,6 +203,7 @@ fn written(
     tokenizer: &Tokenizer,
     args: &ChatArgs,
     messages: &[Message],
+    shown: bool,
     seed: u64,
 ) -> Result<String, Failure> {
     let ids = encode_prompt(tokenizer, messages, &[])?;
@@ -213,7 +220,8 @@ fn written(
         repetition_penalty: args.repetition_penalty,
     };
     scheduler.submit(Request { ids, max_new: args.max_tokens, draw, seed, logprobs: false, guide: None });
-    let mut spoken = Spoken { tokenizer, stream: tokenizer.stream(), text: String::new(), over: false, failed: None };
+    let mut spoken =
+        Spoken { tokenizer, stream: tokenizer.stream(), text: String::new(), shown, over: false, failed: None };
     while !spoken.over {
         scheduler.step(&mut spoken)?;
     }
@@ -221,7 +229,7 @@ fn written(
         return Err(failure);
     }
     let rest = spoken.stream.finish()?;
-    print(&rest)?;
+    print(shown, &rest)?;
     Ok(spoken.text + &rest)
 }
 
@@ -230,6 +238,7 @@ struct Spoken<'a> {
     tokenizer: &'a Tokenizer,
     stream: TextStream,
     text: String,
+    shown: bool,
     over: bool,
     failed: Option<Failure>,
 }
@@ -240,7 +249,7 @@ impl Sink for Spoken<'_> {
             return true;
         }
         let told = self.stream.push(drawn.id).map_err(Failure::from).and_then(|text| {
-            print(&text)?;
+            print(self.shown, &text)?;
             self.text.push_str(&text);
             Ok(())
         });
@@ -253,8 +262,32 @@ impl Sink for Spoken<'_> {
     }
 }
 
-fn print(text: &str) -> io::Result<()> {
+/// A text without control characters but line ends and tabs: what a model says must not steer a terminal. In JSON they are
+/// escaped, and nothing is lost.
+fn visible(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' | '\t' => c,
+        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\x7f' => '\u{2421}',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(picture).collect()
+}
+
+fn print(shown: bool, text: &str) -> io::Result<()> {
+    if !shown {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(visible(text).as_bytes())?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_a_model_says_steers_no_terminal() {
+        assert_eq!(super::visible("a\tb\n\x1b[31mc\x07\x7f\u{9b}é"), "a\tb\n␛[31mc␇␡\u{fffd}é");
+    }
 }

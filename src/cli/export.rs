@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::gc::size;
 use super::path::Results;
-use super::{Failure, Outcome, PipelineArgs, say, stage_indices};
+use super::{Common, Failure, Outcome, PipelineArgs, say, say_json, stage_indices};
 use crate::config::Pipeline;
 use crate::fs;
 use crate::report::note;
@@ -44,7 +45,7 @@ enum Format {
     Trl,
 }
 
-pub(super) fn run(args: &ExportArgs) -> Outcome {
+pub(super) fn run(args: &ExportArgs, common: &Common) -> Outcome {
     fs::create_dir_all(&args.to)?;
     let results = Results::open(&args.pipeline)?;
     let (mut stale, mut written) = (0, 0);
@@ -65,7 +66,11 @@ pub(super) fn run(args: &ExportArgs) -> Outcome {
         };
         stale += usize::from(found.stale);
         written += 1;
-        say(format!("{:>10}  {}", size(bytes), to.display()))?;
+        if common.json {
+            say_json(&json!({"output": output, "path": to, "bytes": bytes}))?;
+        } else {
+            say(format!("{:>10}  {}", size(bytes), to.display()))?;
+        }
     }
     if written == 0 && args.format == Format::Trl {
         return Err(Failure::Failed(anyhow!(

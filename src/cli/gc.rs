@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use serde_json::{Value, json};
 
-use super::{Failure, Outcome, runs, say};
+use super::reference::run_of;
+use super::{Common, Failure, Outcome, records, runs, say, say_json};
 use crate::config::seconds;
 use crate::engine::gc::{Garbage, GcError, Rule, What, collect, pin};
+use crate::report::note;
 
 #[derive(Args)]
 pub(super) struct GcArgs {
@@ -24,17 +27,23 @@ pub(super) struct GcArgs {
 
 #[derive(Args)]
 pub(super) struct PinArgs {
-    /// The run, as `thresh runs` names it.
+    /// The run, by name or the beginning of one; `latest` is the newest, `latest~1` the one before.
     run: String,
     /// Take the pin away.
     #[arg(long)]
     remove: bool,
 }
 
-pub(super) fn run(args: &GcArgs) -> Outcome {
+pub(super) fn run(args: &GcArgs, common: &Common) -> Outcome {
     let store = runs::store()?;
     let older_than = args.older_than.as_deref().map(time).transpose()?;
     let garbage = collect(&store, Rule { older_than, keep: args.keep }, args.dry_run)?;
+    if common.json {
+        let item = |item: &Garbage| json!({"what": name(item.what), "name": item.name, "bytes": item.bytes});
+        let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
+        let items: Value = garbage.iter().map(item).collect();
+        return say_json(&json!({"removed": !args.dry_run, "bytes": bytes, "items": items}));
+    }
     for item in &garbage {
         say(format!("{:10}  {:>10}  {}", name(item.what), size(item.bytes), item.name))?;
     }
@@ -55,12 +64,20 @@ pub(super) fn run(args: &GcArgs) -> Outcome {
     Ok(())
 }
 
-pub(super) fn run_pin(args: &PinArgs) -> Outcome {
+pub(super) fn run_pin(args: &PinArgs, common: &Common) -> Outcome {
     let store = runs::store()?;
-    match pin(&store, &args.run, !args.remove) {
-        Err(error @ GcError::NoRun(_)) => Err(Failure::Wrong(error.into())),
-        other => Ok(other?),
+    let records = records(&store)?;
+    let run = &run_of(&records, &args.run)?.run;
+    match pin(&store, run, !args.remove) {
+        Err(error @ GcError::NoRun(_)) => return Err(Failure::Wrong(error.into())),
+        other => other?,
     }
+    if common.json {
+        return say_json(&json!({"run": run, "pinned": !args.remove}));
+    }
+    let what = if args.remove { "may be removed by `thresh gc`" } else { "is kept" };
+    note(format!("run `{run}` {what}"));
+    Ok(())
 }
 
 fn name(what: What) -> &'static str {

@@ -1,9 +1,12 @@
 //! `thresh graph`: the stages and their connections.
 
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
-use super::{Outcome, PipelineArgs, load, say};
-use crate::engine::graph::Graph;
+use super::{Common, Outcome, PipelineArgs, load, say, say_json};
+use crate::engine::fingerprint::type_name;
+use crate::engine::graph::{Edge, Graph, Node};
+use crate::engine::port::PortSpec;
 
 #[derive(Args)]
 pub(super) struct GraphArgs {
@@ -24,8 +27,11 @@ enum Format {
     Mermaid,
 }
 
-pub(super) fn run(args: &GraphArgs) -> Outcome {
+pub(super) fn run(args: &GraphArgs, common: &Common) -> Outcome {
     let graph = load(&args.pipeline)?.graph;
+    if common.json {
+        return object(&graph);
+    }
     match args.format {
         Format::Text => text(&graph)?,
         Format::Dot => {
@@ -47,6 +53,21 @@ pub(super) fn run(args: &GraphArgs) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The stages in the file's order: what each is, reads and gives.
+fn object(graph: &Graph) -> Outcome {
+    let stage = |node: &Node| {
+        let from = |edge: &Edge| json!({"port": edge.input, "from": format!("{}.{}", graph.nodes[edge.from].name, edge.output)});
+        let out = |port: PortSpec| json!({"port": port.name, "holds": type_name(&port.holds)});
+        json!({
+            "name": node.name,
+            "kind": node.stage.kind(),
+            "in": node.inputs.iter().map(from).collect::<Value>(),
+            "out": node.stage.outputs().into_iter().map(out).collect::<Value>(),
+        })
+    };
+    say_json(&json!({"pipeline": graph.name, "stages": graph.nodes.iter().map(stage).collect::<Value>()}))
 }
 
 fn text(graph: &Graph) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ pub fn command() -> Command {
 }
 
 /// The version, and which devices are built in.
-fn version() -> String {
+pub(super) fn version() -> String {
     let devices = [("cuda", cfg!(feature = "cuda")), ("wgpu", cfg!(feature = "wgpu"))];
     let built: Vec<&str> = devices.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
     let features = if built.is_empty() { "none".to_owned() } else { built.join(", ") };
@@ -85,7 +85,8 @@ mod tests {
             let examples = manual::examples(&name);
             assert!(!examples.is_empty(), "`thresh {name}` has no example");
             for (line, _) in examples {
-                let words = words(line);
+                // What the shell does with the output is none of the command's arguments.
+                let words = words(line.split(['>', '|']).next().unwrap().trim());
                 assert!(line.starts_with("thresh "), "{line}");
                 assert!(words[1..].join(" ").starts_with(&name) || line.contains(&format!("(thresh {name}")), "{line}");
                 if let Err(error) = root.clone().try_get_matches_from(words) {

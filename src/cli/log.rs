@@ -1,11 +1,14 @@
 //! `thresh log`: what a run did, stage by stage, and what its stages said.
 
+use std::path::PathBuf;
+
 use anyhow::anyhow;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::gc::size;
 use super::reference::run_of;
-use super::{Failure, Outcome, records, runs, say};
+use super::{Common, Failure, Outcome, records, runs, say, say_json};
 use crate::config::diagnostic::nearest;
 use crate::engine::history::{self, RunRecord, StageRecord};
 use crate::engine::store::Store;
@@ -22,11 +25,12 @@ pub(super) struct LogArgs {
     stage: Option<String>,
 }
 
-pub(super) fn run(args: &LogArgs) -> Outcome {
+pub(super) fn run(args: &LogArgs, common: &Common) -> Outcome {
     let store = runs::store()?;
     let records = records(&store)?;
     let record = run_of(&records, &args.run)?;
     match &args.stage {
+        None if common.json => say_json(record),
         None => overview(record),
         Some(name) => {
             let stage = record.stage(name).ok_or_else(|| {
@@ -34,7 +38,7 @@ pub(super) fn run(args: &LogArgs) -> Outcome {
                 let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                 Failure::Wrong(anyhow!("run `{}` has no stage `{name}`{hint}", record.run))
             })?;
-            whole(&store, record, stage)
+            if common.json { object(&store, record, stage) } else { whole(&store, record, stage) }
         }
     }
 }
@@ -68,23 +72,42 @@ fn overview(record: &RunRecord) -> Outcome {
     Ok(())
 }
 
+/// The files that are kept of a stage's attempts, by the attempts' numbers from 1.
+fn kept(store: &Store, record: &RunRecord, stage: &StageRecord) -> Vec<Vec<PathBuf>> {
+    let folder = history::logs(store, &record.run);
+    let files = |number: usize| {
+        let paths = ["log", "output.txt"].map(|kind| folder.join(history::log_name(&stage.name, number, kind)));
+        paths.into_iter().filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    // An attempt of a run that goes on, or was killed, is not in its record yet.
+    let known = |(number, files): &(usize, Vec<PathBuf>)| *number <= stage.attempts.len() || !files.is_empty();
+    (1..).map(|number| (number, files(number))).take_while(known).map(|(_, files)| files).collect()
+}
+
+/// The record of a stage, and its logs.
+fn object(store: &Store, record: &RunRecord, stage: &StageRecord) -> Outcome {
+    let mut logs = Vec::new();
+    for (attempt, paths) in (1..).zip(kept(store, record, stage)) {
+        for path in paths {
+            let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            logs.push(json!({"attempt": attempt, "path": fs::short(&path), "text": text}));
+        }
+    }
+    let mut object = json!({"run": record.run, "stage": stage});
+    object["logs"] = Value::Array(logs);
+    say_json(&object)
+}
+
 /// The logs of all attempts of a stage.
 fn whole(store: &Store, record: &RunRecord, stage: &StageRecord) -> Outcome {
-    let folder = history::logs(store, &record.run);
     let mut found = false;
-    // An attempt of a run that goes on, or was killed, is not in its record yet.
-    for number in 1.. {
-        let attempt = stage.attempts.get(number - 1);
-        let paths = ["log", "output.txt"].map(|kind| folder.join(history::log_name(&stage.name, number, kind)));
-        if attempt.is_none() && !paths.iter().any(|path| path.is_file()) {
-            break;
-        }
-        for path in paths.iter().filter(|path| path.is_file()) {
+    for (number, paths) in (1..).zip(kept(store, record, stage)) {
+        for path in paths {
             found = true;
-            say(format!("--- attempt {number}: {}", path.display()))?;
-            say(String::from_utf8_lossy(&fs::read(path)?).trim_end())?;
+            say(format!("--- attempt {number}: {}", fs::short(&path).display()))?;
+            say(String::from_utf8_lossy(&fs::read(&path)?).trim_end())?;
         }
-        if let Some(error) = attempt.and_then(|attempt| attempt.error.as_ref()) {
+        if let Some(error) = stage.attempts.get(number - 1).and_then(|attempt| attempt.error.as_ref()) {
             found = true;
             say(format!("--- attempt {number} failed: {error}"))?;
         }

@@ -296,6 +296,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "report",
+        &[
+            ("thresh report", "the newest run, as report.html"),
+            ("thresh report latest~1 latest -o changed.html", "two runs beside each other"),
+        ],
+    ),
+    (
         "export",
         &[
             ("thresh export pipelines/josh.yaml --to out", "every result there is, as Parquet"),
@@ -339,6 +346,24 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "pin",
         &[("thresh pin latest", "keep the newest run for good"), ("thresh pin latest --remove", "let it go again")],
+    ),
+    (
+        "completions",
+        &[
+            (
+                "thresh completions bash > ~/.local/share/bash-completion/completions/thresh",
+                "for bash, from the next shell on",
+            ),
+            ("thresh completions zsh > ~/.zfunc/_thresh", "for zsh, where ~/.zfunc stands in $fpath"),
+            ("thresh completions fish > ~/.config/fish/completions/thresh.fish", "for fish"),
+        ],
+    ),
+    (
+        "man",
+        &[
+            ("thresh man run | man -l -", "read the page of one command"),
+            ("thresh man --out ~/.local/share/man/man1", "install all pages: `man thresh-run`"),
+        ],
     ),
     (
         "schema",

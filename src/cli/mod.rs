@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod compare;
+mod completions;
 mod compute;
 mod doctor;
 mod export;
@@ -12,9 +13,12 @@ mod help;
 mod init;
 mod kinds;
 mod log;
+mod man;
 mod manual;
 mod model;
+mod names;
 mod path;
+mod pipeline;
 mod plan;
 mod reference;
 mod report;
@@ -30,11 +34,13 @@ mod view;
 mod watch;
 mod why;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand};
+
+use serde::Serialize;
 
 use crate::child;
 use crate::config::{self, Diagnostics, Pipeline, Project};
@@ -43,6 +49,7 @@ use crate::engine::history::{self, RunRecord};
 use crate::engine::labels;
 use crate::engine::stage::in_full;
 use crate::engine::store::{Artifact, Store};
+use crate::fs;
 use crate::report::tell;
 use crate::stages::{self, Extension};
 
@@ -126,6 +133,10 @@ enum Command {
     Gc(gc::GcArgs),
     /// Keep a run and its results whatever `thresh gc` removes.
     Pin(gc::PinArgs),
+    /// Print what a shell needs to complete commands and names.
+    Completions(completions::CompletionsArgs),
+    /// Print a manual page, or write all of them.
+    Man(man::ManArgs),
     /// Write the JSON Schemas of pipelines and tables.
     Schema(schema::SchemaArgs),
 }
@@ -141,6 +152,16 @@ struct PipelineArgs {
     /// The profile of thresh.toml.
     #[arg(long)]
     profile: Option<String>,
+}
+
+impl PipelineArgs {
+    /// The pipeline file: as given from the current folder, else from the project's.
+    ///
+    /// # Errors
+    /// When it is in neither; what it may have been meant to be is said.
+    fn file(&self) -> Result<PathBuf, Failure> {
+        pipeline::find(&self.pipeline)
+    }
 }
 
 /// Why a command ended without what was asked for.
@@ -177,6 +198,9 @@ pub fn main_with(extension: Extension) -> ExitCode {
     if let Err(error) = extend(extension) {
         return fail(&error, 2);
     }
+    if let Some(words) = names::asked() {
+        return names::answer(&words);
+    }
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     if let Some(folder) = &cli.common.project
         && let Err(error) = std::env::set_current_dir(folder)
@@ -189,27 +213,29 @@ pub fn main_with(extension: Extension) -> ExitCode {
         Command::Init(args) => init::run(&args, &cli.common),
         Command::View(args) => view::run(&args, &cli.common),
         Command::Plan(args) => plan::run(&args, &cli.common),
-        Command::Why(args) => why::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Graph(args) => graph::run(&args),
+        Command::Why(args) => why::run(&args, &cli.common),
+        Command::Check(args) => check::run(&args, &cli.common),
+        Command::Graph(args) => graph::run(&args, &cli.common),
         Command::Runs(args) => runs::run(&args, &cli.common),
         Command::Tag(args) => tag::run(&args, &cli.common),
         Command::Note(args) => tag::run_note(&args, &cli.common),
-        Command::Log(args) => log::run(&args),
+        Command::Log(args) => log::run(&args, &cli.common),
         Command::Show(args) => show::run(&args, &cli.common),
         Command::Sql(args) => sql::run(&args, &cli.common),
-        Command::Compare(args) => compare::run(&args, &cli.common),
         Command::Report(args) => report::run(&args, &cli.common),
-        Command::Path(args) => path::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Gc(args) => gc::run(&args),
-        Command::Pin(args) => gc::run_pin(&args),
+        Command::Compare(args) => compare::run(&args, &cli.common),
+        Command::Path(args) => path::run(&args, &cli.common),
+        Command::Export(args) => export::run(&args, &cli.common),
+        Command::Gc(args) => gc::run(&args, &cli.common),
+        Command::Pin(args) => gc::run_pin(&args, &cli.common),
         Command::Model(args) => model::run(&args, &cli.common),
-        Command::Chat(args) => chat::run(&args),
+        Command::Chat(args) => chat::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, &cli.common),
         Command::Kinds(args) => kinds::run(&args, &cli.common),
-        Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run(&args, &cli.common),
+        Command::Man(args) => man::run(&args, &cli.common),
+        Command::Schema(args) => schema::run(&args, &cli.common),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -232,15 +258,15 @@ fn extend(extension: Extension) -> anyhow::Result<()> {
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     match error.downcast_ref::<Diagnostics>() {
-        Some(diagnostics) => eprint!("{}", diagnostics.render(colour())),
+        Some(diagnostics) => tell(diagnostics.render(colour()).trim_end()),
         None => tell(format!("error: {}", in_full(error))),
     }
     ExitCode::from(code)
 }
 
-/// Whether stderr shows colours.
+/// Whether stderr shows colours: a terminal does, unless `NO_COLOR` is set; anything does with `CLICOLOR_FORCE`.
 fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
 /// A pipeline, its project and its store.
@@ -251,11 +277,11 @@ struct Opened {
 }
 
 fn project(args: &PipelineArgs) -> Result<Project, Failure> {
-    Project::find(&args.pipeline, args.profile.as_deref()).map_err(|error| Failure::Wrong(error.into()))
+    Project::find(&args.file()?, args.profile.as_deref()).map_err(|error| Failure::Wrong(error.into()))
 }
 
 fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
-    config::load(&args.pipeline, &args.set).map_err(|error| Failure::Wrong(error.into()))
+    config::load(&args.file()?, &args.set).map_err(|error| Failure::Wrong(error.into()))
 }
 
 fn open(args: &PipelineArgs) -> Result<Opened, Failure> {
@@ -296,9 +322,14 @@ fn recent(store: &Store, graph: &Graph) -> Result<Vec<RunRecord>, Failure> {
 
 fn told((records, damaged): (Vec<RunRecord>, Vec<PathBuf>)) -> Vec<RunRecord> {
     for path in damaged {
-        tell(format!("warning: the record `{}` is damaged; its run is left out", path.display()));
+        tell(format!("warning: the record `{}` is damaged; its run is left out", fs::short(path).display()));
     }
     records
+}
+
+/// Writes a value as one line of JSON to stdout.
+fn say_json(value: &impl Serialize) -> Outcome {
+    Ok(say(serde_json::to_string(value)?)?)
 }
 
 /// Writes a line to stdout.

@@ -6,13 +6,13 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Common, Failure, Outcome, say};
+use super::{Common, Failure, Outcome, say, say_json};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, next_logits};
 use crate::model::device::{Place, device};
 use crate::model::numbers::Format;
 use crate::model::peft::PeftAdapter;
 use crate::model::{export, inspect};
-use crate::report::tell;
+use crate::report::note;
 
 #[derive(Args)]
 pub(super) struct ModelArgs {
@@ -87,7 +87,7 @@ pub(super) fn run(args: &ModelArgs, common: &Common) -> Outcome {
     match &args.command {
         ModelCommand::Inspect(args) => inspect(args, common.json),
         ModelCommand::Logits(args) => logits(args, common.json),
-        ModelCommand::Convert(args) => convert(args),
+        ModelCommand::Convert(args) => convert(args, common.json),
     }
 }
 
@@ -131,7 +131,7 @@ fn logits(args: &LogitsArgs, json: bool) -> Outcome {
     Ok(())
 }
 
-fn convert(args: &ConvertArgs) -> Outcome {
+fn convert(args: &ConvertArgs, json: bool) -> Outcome {
     there(&args.path)?;
     if args.out.exists() {
         return Err(Failure::Wrong(anyhow!("`{}` is there already; name a folder that is not", args.out.display())));
@@ -148,12 +148,11 @@ fn convert(args: &ConvertArgs) -> Outcome {
         None => decoder,
     };
     export::export(&decoder, &texts, &args.out, format)?;
-    tell(format!(
-        "wrote `{}`: {} parameters in {}",
-        args.out.display(),
-        decoder.architecture().parameters(),
-        format.name()
-    ));
+    let (parameters, format) = (decoder.architecture().parameters(), format.name());
+    if json {
+        return say_json(&json!({"path": args.out, "parameters": parameters, "format": format}));
+    }
+    note(format!("wrote `{}`: {parameters} parameters in {format}", args.out.display()));
     Ok(())
 }
 

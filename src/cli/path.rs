@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
+use serde_json::json;
 
-use super::{Failure, Opened, Outcome, PipelineArgs, intact, open, records, say, stage_index};
+use super::{Common, Failure, Opened, Outcome, PipelineArgs, intact, open, records, say, say_json, stage_index};
 use crate::config::diagnostic::nearest;
 use crate::engine::plan::{Planned, plan};
 use crate::engine::store::{Found, Manifest};
@@ -21,14 +22,21 @@ pub(super) struct PathArgs {
     output: String,
 }
 
-pub(super) fn run(args: &PathArgs) -> Outcome {
+pub(super) fn run(args: &PathArgs, common: &Common) -> Outcome {
     let results = Results::open(&args.pipeline)?;
     let found = results.find(&args.output)?;
     if found.stale {
         note("note: the pipeline has changed since; this is the newest result there is");
     }
-    say(found.path(&results).display().to_string())?;
-    Ok(())
+    let path = found.path(&results);
+    if common.json {
+        let Located { manifest, port, stale } = &found;
+        let artifact = &manifest.outputs[port];
+        return say_json(&json!({
+            "output": args.output, "path": path, "holds": artifact.holds, "bytes": artifact.bytes(), "stale": stale,
+        }));
+    }
+    Ok(say(path.display().to_string())?)
 }
 
 /// A pipeline and the results of its stages.

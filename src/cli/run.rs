@@ -81,7 +81,7 @@ fn once(args: &RunArgs, common: &Common, runtime: &Handle, stop: &Arc<AtomicBool
         keep_going: args.keep_going,
         wanted: selected.wanted,
         allowed: selected.allowed,
-        file: args.pipeline.pipeline.display().to_string(),
+        file: project.inside(&args.pipeline.file()?).display().to_string(),
         set: args.pipeline.set.clone(),
         stop: stop.clone(),
     };

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Outcome, say};
+use super::{Common, Outcome, say, say_json};
 use crate::config::schema;
 use crate::fs;
+use crate::report::note;
 
 #[derive(Args)]
 pub(super) struct SchemaArgs {
@@ -16,15 +17,21 @@ pub(super) struct SchemaArgs {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &SchemaArgs) -> Outcome {
+pub(super) fn run(args: &SchemaArgs, common: &Common) -> Outcome {
     let Some(out) = &args.out else {
         say(text(&schema::pipeline()).trim_end())?;
         return Ok(());
     };
     fs::create_dir_all(out.join("rows"))?;
-    fs::write_whole(out.join("pipeline.schema.json"), text(&schema::pipeline()).as_bytes())?;
-    for (name, value) in schema::rows() {
-        fs::write_whole(out.join("rows").join(name), text(&value).as_bytes())?;
+    let rows = schema::rows().into_iter().map(|(name, value)| (out.join("rows").join(name), value));
+    for (path, value) in std::iter::once((out.join("pipeline.schema.json"), schema::pipeline())).chain(rows) {
+        let text = text(&value);
+        fs::write_whole(&path, text.as_bytes())?;
+        if common.json {
+            say_json(&json!({"path": path, "bytes": text.len()}))?;
+        } else {
+            note(format!("wrote `{}`", path.display()));
+        }
     }
     Ok(())
 }

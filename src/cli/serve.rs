@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::compute::compute;
-use super::{Failure, Outcome, say, tell_who_replies};
+use super::{Common, Failure, Outcome, say, say_json, tell_who_replies};
 use crate::model::Bundle;
-use crate::report::tell;
+use crate::report::note;
 use crate::serve::{self, Worker};
 
 #[derive(Args)]
@@ -42,7 +43,7 @@ pub(super) struct ServeArgs {
     device: String,
 }
 
-pub(super) fn run(args: &ServeArgs) -> Outcome {
+pub(super) fn run(args: &ServeArgs, common: &Common) -> Outcome {
     let device = compute(&args.device)?;
     tell_who_replies(&args.device);
     let bundle = Bundle::load(&args.bundle, &device).map_err(|error| Failure::Wrong(error.into()))?;
@@ -59,8 +60,13 @@ pub(super) fn run(args: &ServeArgs) -> Outcome {
         let listener = TcpListener::bind(at).await;
         let listener =
             listener.map_err(|error| Failure::Wrong(anyhow!("cannot listen at {}:{}: {error}", at.0, at.1)))?;
-        say(serve::address(listener.local_addr()?))?;
-        tell(format_args!("serving `{name}`; ctrl-c ends it when the replies that are being written are done"));
+        let address = serve::address(listener.local_addr()?);
+        if common.json {
+            say_json(&json!({"address": address, "model": name}))?;
+        } else {
+            say(address)?;
+        }
+        note(format_args!("serving `{name}`; ctrl-c ends it when the replies that are being written are done"));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let stop = async move {
             tokio::select! {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::{Failure, Outcome, PipelineArgs, fail, load, project};
 use crate::config::{Pipeline, Project};
 use crate::engine::graph::Node;
-use crate::report::tell;
+use crate::report::note;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -22,7 +22,7 @@ struct Files {
 impl Files {
     fn load(args: &PipelineArgs) -> Self {
         let loaded = project(args).and_then(|project| Ok((project, load(args)?))).ok();
-        let mut files = vec![args.pipeline.clone()];
+        let mut files = vec![args.file().unwrap_or_else(|_| args.pipeline.clone())];
         if let Some((project, pipeline)) = &loaded {
             files.extend(pipeline.files.iter().cloned());
             files.push(project.root.join("thresh.toml"));
@@ -61,7 +61,7 @@ pub(super) fn run(args: &PipelineArgs, stop: &AtomicBool, mut once: impl FnMut()
         if stopped() {
             return Err(Failure::Said(130));
         }
-        tell("waiting for changes; Ctrl-C ends");
+        note("waiting for changes; Ctrl-C ends");
         while !files.changed() && files.stages() == stages {
             std::thread::sleep(LOOK);
             if stopped() {

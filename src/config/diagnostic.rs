@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
 
 use crate::value::Span;
 pub use crate::value::nearest;
@@ -130,6 +131,23 @@ impl Diagnostic {
     }
 }
 
+/// A mistake as programs read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// What stands at the place, where something is said there.
+    pub label: Option<String>,
+    /// What to do.
+    pub help: Option<String>,
+    /// The file, or `--set`; nothing where the mistake has no place.
+    pub file: Option<PathBuf>,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// The character in the line, from 1.
+    pub column: Option<usize>,
+}
+
 /// All mistakes of a pipeline and the files they are in.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
@@ -160,6 +178,27 @@ impl Diagnostics {
         let shown = if count > SHOWN { format!(", the first {SHOWN} shown") } else { String::new() };
         text.push_str(&format!("{count} {noun}{shown}; nothing was run\n"));
         text
+    }
+
+    /// The mistakes as programs read them.
+    pub fn problems(&self) -> Vec<Problem> {
+        let problem = |Diagnostic { message, place, help, .. }: &Diagnostic| {
+            let at = place.as_ref().map(|(span, label)| {
+                let text = self.sources.text(span.file);
+                let before = &text[..visible(text, *span).start];
+                let line = before.rsplit('\n').next().unwrap_or_default();
+                (&self.sources.files[span.file].0, before.matches('\n').count() + 1, line.chars().count() + 1, label)
+            });
+            Problem {
+                message: message.clone(),
+                label: at.map(|(.., label)| label.clone()).filter(|label| !label.is_empty()),
+                help: help.clone(),
+                file: at.map(|(file, ..)| file.clone()),
+                line: at.map(|(_, line, ..)| line),
+                column: at.map(|(_, _, column, _)| column),
+            }
+        };
+        self.list.iter().map(problem).collect()
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {

@@ -13,6 +13,7 @@ mod policy;
 pub mod profile;
 mod read;
 pub mod schema;
+mod settings;
 mod stage;
 mod sweep;
 mod yaml;
@@ -22,6 +23,7 @@ pub use kind_ports::ports;
 pub use pipeline::{Pipeline, load, load_through};
 pub use policy::seconds;
 pub use profile::{Project, Settings};
+pub use settings::Mistake;
 
 /// Reads YAML text as one node: for examples that stand in the code.
 pub fn yaml_node(text: &str) -> Result<crate::value::Node, Diagnostic> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
+use super::settings::{self, Mistake};
 use crate::engine::stage::{Endpoint, Profile};
 use crate::fs::{self, PathError};
 use crate::net;
@@ -18,11 +19,19 @@ pub enum SettingsError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// The file is no TOML, or holds what is no setting.
-    #[error("`{}` is not right:\n{source}", path.display())]
-    Toml { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("`{}` is not right:\n{source}{advice}", fs::short(path).display())]
+    Toml { path: PathBuf, source: Box<toml::de::Error>, advice: String },
     /// The profile that was asked for is not in the file.
     #[error("there is no profile `{name}`; known are {known}")]
     NoProfile { name: String, known: String },
+}
+
+impl SettingsError {
+    fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Self {
+        let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self::NoProfile { name: name.to_owned(), known }
+    }
 }
 
 /// A project: the folder that holds `thresh.toml`, and what that says.
@@ -164,15 +173,83 @@ fn retries() -> u32 {
 impl Project {
     /// Finds the project of a pipeline: the nearest folder above it that holds `thresh.toml`, else the current folder.
     pub fn find(pipeline: &Path, profile: Option<&str>) -> Result<Self, SettingsError> {
-        let here = std::env::current_dir().map_err(|source| PathError { action: "find", path: ".".into(), source })?;
-        let start = here.join(pipeline);
-        let root = start.ancestors().skip(1).find(|folder| folder.join("thresh.toml").is_file());
-        let root = root.map_or(here, Path::to_owned);
+        let root = Self::root(pipeline)?;
         let path = root.join("thresh.toml");
-        let mut settings =
+        let settings =
             if path.is_file() { Settings::read(&path, profile)? } else { Settings::default().chosen(profile)? };
+        Ok(Self::of(root, settings))
+    }
+
+    /// Like [`find`](Self::find), leaving out what is wrong in `thresh.toml`: that is told beside.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the profile is not in it.
+    pub fn find_leniently(pipeline: &Path, profile: Option<&str>) -> Result<(Self, Vec<Mistake>), SettingsError> {
+        let root = Self::root(pipeline)?;
+        let path = root.join("thresh.toml");
+        if !path.is_file() {
+            return Ok((Self::of(root, Settings::default().chosen(profile)?), Vec::new()));
+        }
+        let (mut table, mut mistakes) = settings::cleaned(&fs::read_to_string(&path)?);
+        let profiles = table.get("profiles").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        if let Some(name) = profile
+            && !profiles.contains_key(name)
+        {
+            return Err(SettingsError::unknown(name, profiles.keys()));
+        }
+        let base = table.clone();
+        if let Some(toml::Value::Table(over)) = profile.and_then(|name| profiles.get(name)) {
+            overlay(&mut table, over.clone());
+        }
+        let settings = table.try_into().unwrap_or_else(|error: toml::de::Error| {
+            mistakes.push(Mistake::new(
+                error.message(),
+                "put the value right; until then all settings have their defaults",
+            ));
+            Settings::default()
+        });
+        for (name, over) in profiles.iter().filter(|(name, _)| profile != Some(name)) {
+            let mut whole = base.clone();
+            overlay(&mut whole, over.as_table().cloned().unwrap_or_default());
+            if let Err(error) = whole.try_into::<Settings>() {
+                mistakes.push(Mistake::new(format!("`profiles.{name}`: {}", error.message()), "put the value right"));
+            }
+        }
+        mistakes.dedup();
+        Ok((Self::of(root, settings), mistakes))
+    }
+
+    fn of(root: PathBuf, mut settings: Settings) -> Self {
         settings.cache = root.join(&settings.store).join("cache");
-        Ok(Self { root, settings })
+        Self { root, settings }
+    }
+
+    fn root(pipeline: &Path) -> Result<PathBuf, PathError> {
+        let here = std::env::current_dir().map_err(|source| PathError { action: "find", path: ".".into(), source })?;
+        // The system names the current folder without links, so that the `..` in front can be taken literally.
+        let (mut folder, mut rest) = (here.clone(), pipeline);
+        loop {
+            rest = match (rest.strip_prefix(".."), rest.strip_prefix(".")) {
+                (Ok(rest), _) => {
+                    folder.pop();
+                    rest
+                }
+                (_, Ok(rest)) => rest,
+                _ => break,
+            };
+        }
+        Ok(folder.join(rest).parent().and_then(Self::root_above).map_or(here, Path::to_owned))
+    }
+
+    /// The folder of the project that a folder with this absolute path is in: the nearest upwards that holds `thresh.toml`.
+    pub fn root_above(folder: &Path) -> Option<&Path> {
+        folder.ancestors().find(|folder| folder.join("thresh.toml").is_file())
+    }
+
+    /// A file's path from the project's folder, where it lies in there; else as it is given.
+    pub fn inside(&self, file: &Path) -> PathBuf {
+        let [root, whole] = [&self.root, file].map(|path| path.canonicalize().unwrap_or_default());
+        whole.strip_prefix(&root).map_or_else(|_| file.to_owned(), Path::to_owned)
     }
 
     /// The store's folder.
@@ -184,7 +261,11 @@ impl Project {
 impl Settings {
     fn read(path: &Path, profile: Option<&str>) -> Result<Self, SettingsError> {
         let text = fs::read_to_string(path)?;
-        let wrong = |source| SettingsError::Toml { path: path.to_owned(), source: Box::new(source) };
+        let wrong = |source| {
+            let advice =
+                settings::cleaned(&text).1.iter().map(|one| format!("help: {}: {}\n", one.said, one.advice)).collect();
+            SettingsError::Toml { path: path.to_owned(), source: Box::new(source), advice }
+        };
         let settings: Self = toml::from_str(&text).map_err(wrong)?;
         let Some(name) = profile else { return Ok(settings) };
         let Some(over) = settings.profiles.get(name) else { return settings.chosen(Some(name)) };
@@ -196,11 +277,7 @@ impl Settings {
     fn chosen(self, profile: Option<&str>) -> Result<Self, SettingsError> {
         match profile {
             None => Ok(self),
-            Some(name) => {
-                let known: Vec<String> = self.profiles.keys().map(|name| format!("`{name}`")).collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Err(SettingsError::NoProfile { name: name.to_owned(), known })
-            }
+            Some(name) => Err(SettingsError::unknown(name, self.profiles.keys())),
         }
     }
 }

@@ -53,11 +53,11 @@ pub enum GcError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Results that a run has just found must not vanish under it.
-    #[error("a run is going on in `{}`; try again when it has ended", .0.display())]
+    #[error("a run is going on in `{}`; try again when it has ended", fs::short(.0).display())]
     Busy(PathBuf),
     /// What a run keeps that cannot be read is not known.
     #[error(
-        "the record `{}` is damaged, so what its run keeps is not known; remove the file to let all of that go", .0.display()
+        "the record `{}` is damaged, so what its run keeps is not known; remove the file to let all of that go", fs::short(.0).display()
     )]
     Damaged(PathBuf),
     /// There is no such run.

@@ -125,7 +125,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         };
         if let (Some(why), false) = (&self.unwritable, self.warned) {
             self.warned = true;
-            let path = self.path.display();
+            let path = crate::fs::short(&self.path);
+            let path = path.display();
             (self.notify)(Notice::Warning(format!(
                 "finished rows cannot be written to `{path}`, a run that is interrupted starts over: {why}"
             )));

@@ -211,7 +211,7 @@ impl Store {
         };
         // One that was sealed for another result lies in the wrong folder.
         let Some(manifest) = seal::open::<Manifest>(&bytes).filter(|found| found.fingerprint == fingerprint) else {
-            return Ok(Found::Damaged(format!("`{}` is damaged", path.display())));
+            return Ok(Found::Damaged(format!("`{}` is damaged", fs::short(&path).display())));
         };
         for file in manifest.outputs.values().flat_map(|artifact| &artifact.files) {
             let path = folder.join(&file.path);
@@ -219,10 +219,11 @@ impl Store {
                 Ok(metadata) if metadata.len() == file.bytes => {}
                 Ok(metadata) => {
                     let (found, expected) = (metadata.len(), file.bytes);
+                    let path = fs::short(&path);
                     let path = path.display();
                     return Ok(Found::Damaged(format!("`{path}` has {found} bytes, {expected} were written")));
                 }
-                Err(error) => return Ok(Found::Damaged(format!("`{}`: {error}", path.display()))),
+                Err(error) => return Ok(Found::Damaged(format!("`{}`: {error}", fs::short(&path).display()))),
             }
         }
         Ok(Found::Whole(Box::new(manifest)))
@@ -238,9 +239,9 @@ impl Store {
             let path = folder.join(&file.path);
             match fs::digest(&path) {
                 Ok(found) if found.hex == file.digest => {}
-                Ok(_) => return Ok(Some(format!("`{}` is not what was written", path.display()))),
+                Ok(_) => return Ok(Some(format!("`{}` is not what was written", fs::short(&path).display()))),
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Some(format!("`{}` is gone", path.display())));
+                    return Ok(Some(format!("`{}` is gone", fs::short(&path).display())));
                 }
                 Err(error) => return Err(error.into()),
             }

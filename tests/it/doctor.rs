@@ -76,8 +76,13 @@ fn a_project_where_everything_works() {
         "e usage",
         "project device",
         "project profile",
+        "project program",
+        "store garbage",
         "store locks",
+        "store records",
+        "store results",
         "store room",
+        "store work",
         "store writable",
     ];
     assert_eq!((code, checks), (0, expected.to_vec()));
@@ -85,7 +90,7 @@ fn a_project_where_everything_works() {
     assert_eq!(asked(&server).len(), 7, "a list and six calls");
     assert_eq!(std::fs::read_dir(project.path().join(".thresh/work")).unwrap().count(), 0);
     let (code, found) = examine(&project, &["--offline"]);
-    assert_eq!((code, found.len(), asked(&server).len()), (0, 6, 7));
+    assert_eq!((code, found.len(), asked(&server).len()), (0, 11, 7));
     let (_, found) = examine(&project, &["--endpoint", "e"]);
     assert!(found.keys().all(|check| check.starts_with("e ")));
 }
@@ -116,4 +121,70 @@ fn what_is_lacking_and_what_is_wrong() {
     able.write("thresh.toml", "device = \"gpu\"\nstore = \"thresh.toml/store\"\n");
     let ran = able.thresh(&["doctor"]);
     assert_eq!((ran.code, ran.stdout.matches("wrong").count()), (Some(1), 2), "{}", ran.stdout);
+}
+
+const NUMBERS: &str = "name: p
+stages:
+  a: {kind: command.run, with: {command: 'echo 1 > {out.n}', outputs: {n: {path: n.txt}}}}
+";
+
+fn state(found: &BTreeMap<String, (String, Option<String>)>, check: &str) -> String {
+    found[check].0.clone()
+}
+
+#[test]
+fn damage_in_the_store_is_named_with_what_to_do() {
+    let project = Project::new();
+    project.write("p.yaml", NUMBERS);
+    project.run(&["p.yaml"]);
+    let (code, found) = examine(&project, &["--deep"]);
+    assert_eq!((code, found.values().all(|(state, _)| state == "fine")), (0, true), "{found:?}");
+    // Bytes that change without changing the size are found by reading only.
+    let file = project.result("p.yaml", "a.n").join("n.txt");
+    std::fs::write(&file, "2\n").unwrap();
+    assert_eq!(state(&examine(&project, &[]).1, "store results"), "fine");
+    let (code, found) = examine(&project, &["--deep"]);
+    assert_eq!((code, state(&found, "store results").as_str()), (1, "wrong"));
+    let text = project.thresh(&["doctor", "--deep"]).stdout;
+    assert!(text.contains("n.txt` is not what was written") && text.contains("`thresh run` throws"), "{text}");
+    std::fs::write(&file, "longer than before\n").unwrap();
+    assert_eq!(state(&examine(&project, &[]).1, "store results"), "wrong");
+    project.run(&["p.yaml"]);
+    assert_eq!(examine(&project, &["--deep"]).0, 0);
+    // What nobody goes on with, and what a record says that nobody can read.
+    let old = project.path().join(".thresh/work").join("a".repeat(64));
+    std::fs::create_dir_all(old.join("scratch")).unwrap();
+    let touch = std::process::Command::new("touch").args(["-d", "2020-01-01"]).arg(&old).status().unwrap();
+    assert!(touch.success());
+    project.write(".thresh/runs/20200101-000000-000000-p.json", "{}");
+    let (code, found) = examine(&project, &[]);
+    assert_eq!(
+        (code, state(&found, "store work"), state(&found, "store records")),
+        (1, "lacking".into(), "wrong".into())
+    );
+    assert!(found["store work"].1.as_ref().unwrap().contains("thresh gc"), "{found:?}");
+    assert!(old.is_dir(), "the doctor only looks");
+}
+
+#[test]
+fn unknown_keys_of_the_settings_are_all_named_and_the_rest_is_looked_at() {
+    let project = Project::new();
+    let settings = "jbos = 2\nstore = \"s\"\n[endpoints.e]\nurl = \"http://127.0.0.1:9/v1\"\nkeyenv = \"K\"\n[profiles.big]\npool = {}\njobs = \"two\"\n";
+    project.write("thresh.toml", settings);
+    let ran = project.thresh(&["runs"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("unknown key `jbos`: did you mean `jobs`?"), "{}", ran.stderr);
+    let ran = project.thresh(&["doctor", "--offline"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    for said in
+        ["unknown key `jbos`", "did you mean `jobs`?", "unknown key `endpoints.e.keyenv`", "did you mean `key_env`?"]
+    {
+        assert!(ran.stdout.contains(said), "{said}\n{}", ran.stdout);
+    }
+    for said in ["unknown key `profiles.big.pool`", "`profiles.big`: invalid type", "`s`", "127.0.0.1:9"] {
+        assert!(ran.stdout.contains(said), "{said}\n{}", ran.stdout);
+    }
+    project.write("thresh.toml", "jobs = = 2\n");
+    let ran = project.thresh(&["doctor", "--offline"]);
+    assert_eq!((ran.code, ran.stdout.contains("this is no TOML")), (Some(1), true), "{}", ran.stdout);
 }

@@ -198,7 +198,7 @@ fn wrong_commands_say_so_with_code_2() {
     let project = Project::new();
     project.write("p.yaml", CHAIN);
     for (arguments, message) in [
-        (vec!["run", "nothing.yaml"], "cannot read `nothing.yaml`"),
+        (vec!["run", "nothing.yaml"], "there is no pipeline `nothing.yaml`; expected the path of a YAML file"),
         (vec!["run", "p.yaml", "--set", "params.sed=1"], "did you mean `seed`?"),
         (vec!["run", "p.yaml", "--set", "number.command=1"], "did you mean `numbers`?"),
         (vec!["run", "p.yaml", "--force", "raport"], "did you mean `report`?"),

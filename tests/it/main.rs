@@ -35,6 +35,7 @@ mod served;
 mod server;
 mod training;
 mod view;
+mod ways;
 
 // For `golden`, which is the library's own.
 use thresh::fs;
