@@ -9,9 +9,10 @@ use clap::{Args, ValueEnum};
 use super::reference::{Named, named_all};
 use super::{Common, Failure, Outcome, records, runs};
 use crate::report::compare::condition::Condition;
+use crate::report::compare::library::Library;
 use crate::report::compare::lines::{ComparisonLine, lines};
 use crate::report::compare::text::{LISTED, Style, render, verdict};
-use crate::report::compare::{Comparison, Options, Target, compare, gate, library::Library};
+use crate::report::compare::{Comparison, NoScoreTable, Options, Target, compare, gate};
 use crate::report::tell;
 use crate::{fs, table};
 
@@ -83,7 +84,11 @@ pub(super) fn run(args: &CompareArgs, common: &Common) -> Outcome {
         return Err(Failure::Wrong(anyhow!("there is nothing to compare: name two runs, or two stages of a run")));
     }
     let options = Options { all: args.all, pool: !args.no_pool, replicates: args.replicates.clone() };
-    let mut found = compare(&Library::new(&store, &records), &targets, &options)?;
+    let found = compare(&Library::new(&store, &records), &targets, &options);
+    let mut found = found.map_err(|error| match error.is::<NoScoreTable>() {
+        true => Failure::Wrong(error),
+        false => Failure::Failed(error),
+    })?;
     for condition in &conditions {
         let verdict = gate::judge(&found, condition);
         found.gates.push(verdict.map_err(|error| Failure::Wrong(anyhow!("--fail-if: {error}")))?);

@@ -122,13 +122,18 @@ pub(super) fn named<'a>(records: &'a [RunRecord], text: &'a str) -> Result<Named
     if let Some(run) = find(records, text) {
         return Ok(Named { run, stage: None, port: None });
     }
+    // A pipeline may be called as a stage is: a stage of that run is there, while an output need not be.
+    let in_run = |(dot, _): (usize, &str)| within(find(records, &text[..dot])?, &text[dot + 1..]);
+    if let Some(named) = text.match_indices('.').find_map(in_run) {
+        return Ok(named);
+    }
     let newest = |record: &'a RunRecord| within(record, text).filter(|named| has_result(named));
     if let Some(named) = records.iter().find_map(newest) {
         return Ok(named);
     }
     for (dot, _) in text.match_indices('.') {
         let Some(run) = find(records, &text[..dot]) else { continue };
-        return within(run, &text[dot + 1..]).ok_or_else(|| no_stage(run, &text[dot + 1..]));
+        return Err(no_stage(run, &text[dot + 1..]));
     }
     match records.iter().find_map(|record| within(record, text)) {
         Some(named) => Ok(named),
@@ -290,6 +295,8 @@ mod tests {
         assert_eq!(name("train[lr=0.1]"), ("20261123-3-josh", Some("train[lr=0.1]"), None));
         assert_eq!(name("josh~1.base"), ("20261122-1-josh", Some("base"), None));
         assert_eq!(name("josh"), ("20261123-3-josh", None, None));
+        // `josh` is a stage, too, of which `base` might be an output.
+        assert_eq!(name("josh.base"), ("20261123-3-josh", Some("base"), None));
         for (text, said) in [
             ("lora.bass.scores", "run `20261123-2-lora` has no stage `bass`; did you mean `base`?"),
             ("bass.scores", "run `20261123-3-josh` has no stage `bass`; did you mean `base`?"),

@@ -363,7 +363,7 @@ fn what_cannot_be_compared_is_named() {
         assert!(ran.stderr.contains(said), "{arguments:?}: {}", ran.stderr);
     }
     let ran = project.thresh(&["compare", "arms.comparison", "arms.kto_scores"]);
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("`arms.comparison` is no score table"), "{}", ran.stderr);
 }
 

@@ -26,6 +26,11 @@ pub struct Target<'a> {
     pub port: Option<&'a str>,
 }
 
+/// What was named is there, but has no scores to compare: a mistake of who named it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoScoreTable(String);
+
 /// One replicate: the stages that matter of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Side<'a> {
@@ -91,7 +96,9 @@ fn scored<'a>(
     }
     if let Some(port) = score_port(library, stage)? {
         return match target.port {
-            Some(named) if named != port => bail!("`{}` is no score table; `{}.{port}` is", target.name, stage.name),
+            Some(named) if named != port => {
+                bail!(NoScoreTable(format!("`{}` is no score table; `{}.{port}` is", target.name, stage.name)))
+            }
             _ => Ok((stage, port)),
         };
     }
@@ -111,10 +118,11 @@ fn scored<'a>(
     }
     let of = if below.is_empty() { all.iter().collect() } else { below };
     let names: Vec<String> = of.iter().map(|(one, port)| format!("`{}.{port}`", one.name)).collect();
-    match names.as_slice() {
-        [] => bail!("`{}` is no score table, and run `{}` has none", target.name, target.run.run),
-        names => bail!("`{}` is no score table; run `{}` has {}", target.name, target.run.run, names.join(", ")),
-    }
+    let (name, run) = (&target.name, &target.run.run);
+    bail!(NoScoreTable(match names.as_slice() {
+        [] => format!("`{name}` is no score table, and run `{run}` has none"),
+        names => format!("`{name}` is no score table; run `{run}` has {}", names.join(", ")),
+    }))
 }
 
 fn score_port(library: &Library, stage: &StageRecord) -> anyhow::Result<Option<String>> {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use serde::Serialize;
 
-pub use arms::Target;
+pub use arms::{NoScoreTable, Target};
 use library::Library;
 
 /// What is compared, and how.
