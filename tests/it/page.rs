@@ -88,6 +88,26 @@ fn the_data_is_what_the_run_did() {
         assert_eq!(table["bins"][10].as_u64().unwrap(), number("success"));
         assert!(number("failure") > 0);
     }
+    compared(&data(&page, "comparison")[0], &rewards);
+}
+
+/// The comparison of the two runs says the same as their tables of scores, and where to find each dialogue that flipped.
+fn compared(group: &Value, rewards: &Value) {
+    assert_eq!(group["title"], "Runs", "{group}");
+    let found = &group["comparison"];
+    assert_eq!((&found["arms"][0]["name"], &found["arms"][1]["name"]), (&Value::from("A"), &Value::from("B")));
+    let metric = found["metrics"].as_array().unwrap().iter().find(|metric| metric["name"] == "success").unwrap();
+    for (arm, table) in rewards.as_array().unwrap().iter().enumerate() {
+        let share = table["success"].as_f64().unwrap() / table["dialogues"].as_f64().unwrap();
+        assert!((metric["values"][arm]["mean"].as_f64().unwrap() - share).abs() < 1e-5, "{metric}");
+    }
+    let flips = &found["flips"][0];
+    let number = |name: &str| flips[name].as_i64().unwrap();
+    let successes = |table: usize| rewards[table]["success"].as_i64().unwrap();
+    assert_eq!(number("gained") - number("lost"), successes(1) - successes(0));
+    assert_eq!(flips["dialogues"].as_array().unwrap().len() as i64, number("gained") + number("lost"));
+    assert_eq!(group["episodes"][0][0]["tables"]["scores"], "A.episodes.episodes");
+    assert_eq!(group["episodes"][1][0]["tables"]["scores"], "B.episodes.episodes");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! script in `assets/`, which draws it in the browser. `assets/page.js` is what all scripts stand on.
 
 mod browse;
+mod comparison;
 mod curves;
 mod graph;
 mod material;
@@ -52,8 +53,16 @@ impl From<Value> for Content {
 }
 
 /// The sections in their order.
-pub const SECTIONS: &[Section] =
-    &[runs::SECTION, graph::SECTION, stages::TIMELINE, curves::SECTION, rewards::SECTION, browse::SECTION];
+pub const SECTIONS: &[Section] = &[
+    runs::SECTION,
+    graph::SECTION,
+    stages::TIMELINE,
+    comparison::SECTION,
+    comparison::FLIPS,
+    curves::SECTION,
+    rewards::SECTION,
+    browse::SECTION,
+];
 
 /// The page about runs, whose order is that on the page. What is missing or damaged in the store stands on the page.
 ///

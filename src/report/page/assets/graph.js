@@ -37,6 +37,13 @@ thresh.section("stages", (body, runs) => {
     drawings[run]?.querySelectorAll(".dag-stage").forEach((box) => box.setAttribute("aria-pressed", String(Number(box.dataset.index) === index)));
     drawings[run]?.querySelectorAll(".dag-edge").forEach((edge) => edge.classList.toggle("graph-near", [edge.dataset.from, edge.dataset.to].includes(String(index))));
   }
+  /** Brings the chosen stage into the frame, where the drawing is wider than that. */
+  function centre() {
+    const drawing = drawings[run], box = drawing?.querySelector('[aria-pressed="true"]');
+    if (!box || drawing.scrollWidth <= drawing.clientWidth) return;
+    const [inner, frame] = [box.getBoundingClientRect(), drawing.getBoundingClientRect()];
+    drawing.scrollLeft += inner.left + inner.width / 2 - frame.left - frame.width / 2;
+  }
   function prepare(drawing, number) {
     const image = drawing.querySelector("svg");
     image.setAttribute("role", "group");
@@ -77,9 +84,11 @@ thresh.section("stages", (body, runs) => {
     const worst = runs[index].findIndex(({ outcome }) => outcome === "failed");
     const longest = runs[index].reduce((best, stage, at) => ((stage.seconds ?? 0) > (runs[index][best].seconds ?? 0) ? at : best), 0);
     choose(worst >= 0 ? worst : Math.min(longest, runs[index].length - 1));
+    centre();
   }
   if (!runs[0].length) return void body.append(el("p", { class: "note" }, "The pipeline has no stages."));
   const pick = thresh.tabs("Run", page.runs.map(({ letter, run: name }) => `${letter} ${name}`), show);
   body.prepend(pick);
   body.append(el("div", { class: "graph" }, el("div", null, drawings), detail), el("details", { open: drawings.length === 0 }, el("summary", null, "As a table"), table));
+  centre();
 });
