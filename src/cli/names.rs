@@ -49,8 +49,8 @@ fn kind(command: &str, argument: &str) -> Option<Slot> {
         ("log", "stage") => Slot::StageOfRun,
         ("why", "stage") | ("run", "force" | "upto" | "downstream" | "only") => Slot::StageOfPipeline,
         ("path", "output") | ("export", "outputs") => Slot::Output,
-        ("log" | "pin", "run") | ("report", "runs") => Slot::Run,
-        ("show" | "view" | "export" | "graph", "target") | ("compare", "runs" | "arms") => Slot::Reference,
+        ("log" | "pin" | "tag" | "note", "run") | ("report", "runs") => Slot::Run,
+        ("show", "target") | ("view", "targets") | ("compare", "arms") => Slot::Reference,
         ("kinds", "kind") => Slot::KindOfStage,
         (_, "profile") => Slot::Profile,
         ("doctor", "endpoint") => Slot::Endpoint,
@@ -204,10 +204,11 @@ fn pipelines(records: &[RunRecord]) -> Vec<String> {
     names
 }
 
-/// What runs can be called: `latest`, their pipelines, and their own names.
+/// What runs can be called: `latest`, their pipelines, their tags, and their own names.
 fn runs(records: &[RunRecord]) -> Vec<String> {
     let own = records.iter().map(|record| record.run.clone());
-    std::iter::once("latest".to_owned()).chain(pipelines(records)).chain(own).collect()
+    let tags = records.iter().flat_map(|record| record.labels.tags.iter().cloned());
+    std::iter::once("latest".to_owned()).chain(pipelines(records)).chain(tags).chain(own).collect()
 }
 
 #[cfg(test)]

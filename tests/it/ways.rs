@@ -7,6 +7,7 @@ use crate::project::{Project, Ran};
 
 /// The commands that end by themselves, with arguments that work in [`everywhere::project`]; `NEW` is a path that is not there.
 const COMMANDS: &[(&str, &[&str])] = &[
+    ("init", &["NEW"]),
     ("check", &["p.yaml"]),
     ("graph", &["p.yaml"]),
     ("kinds", &[]),
@@ -17,9 +18,12 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("why", &["p.yaml", "--set", "params.noise=0.7"]),
     ("why", &["p.yaml", "scores"]),
     ("runs", &[]),
+    ("tag", &["latest", "good"]),
+    ("note", &["latest", "as expected"]),
     ("log", &[]),
     ("log", &["latest", "said"]),
     ("show", &["scores.scores"]),
+    ("view", &["episodes.episodes"]),
     ("sql", &["select run, stage from stages"]),
     ("path", &["p.yaml", "scores.scores"]),
     ("compare", &["latest~1", "latest"]),
