@@ -10,7 +10,7 @@ use super::{Failure, PipelineArgs};
 #[derive(Args, Clone)]
 pub(super) struct SourceArgs {
     /// A pipeline file; or a run by its name, `latest`, or the name of a pipeline for its newest run.
-    #[arg(value_name = "PIPELINE|RUN")]
+    #[arg(id = "pipeline", value_name = "PIPELINE|RUN")]
     source: String,
     /// Change a value of a pipeline: `stage.parameter=VALUE` or `params.name=VALUE`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
