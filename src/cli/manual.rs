@@ -164,6 +164,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("thresh graph pipelines/josh.yaml", "one line a stage: its kind and what it reads"),
             ("thresh graph pipelines/josh.yaml --format mermaid", "for a README"),
+            ("thresh graph latest --format svg -o run.svg", "the newest run as a picture: what became of each stage"),
         ],
     ),
     (
@@ -308,6 +309,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("thresh export pipelines/josh.yaml --to out", "every result there is, as Parquet"),
             ("thresh export pipelines/josh.yaml harvest.trees --to out --format jsonl", "one table, an object a row"),
             ("thresh export pipelines/josh.yaml --to out --format trl", "training examples as TRL reads them"),
+            ("thresh export latest.harvest.trees --to out", "one table of the newest run that has it"),
+            ("thresh export latest --to logs --format tensorboard", "training logs, for `tensorboard --logdir logs`"),
         ],
     ),
     (

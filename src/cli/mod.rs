@@ -28,6 +28,7 @@ mod schema;
 mod selection;
 mod serve;
 mod show;
+mod source;
 mod sql;
 mod tag;
 mod view;
@@ -89,7 +90,7 @@ enum Command {
     Init(init::InitArgs),
     /// Check a pipeline file: every mistake at once, nothing is run.
     Check(PipelineArgs),
-    /// Draw the stages of a pipeline and their connections.
+    /// Draw the stages of a pipeline or a run.
     Graph(graph::GraphArgs),
     /// List the kinds of stages, or document one.
     Kinds(kinds::KindsArgs),

@@ -195,7 +195,8 @@ fn within<'a>(run: &'a RunRecord, text: &'a str) -> Option<Named<'a>> {
 
 fn no_stage(run: &RunRecord, text: &str) -> Failure {
     let name = text.rsplit_once('.').map_or(text, |(stage, _)| stage);
-    let near = nearest(name, run.stages.iter().map(|stage| stage.name.as_str()));
+    // The stages of a matrix are also known by the name that they share.
+    let near = nearest(name, run.stages.iter().flat_map(|stage| [stage.name.as_str(), base(&stage.name)]));
     let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
     Failure::Wrong(anyhow!("run `{}` has no stage `{name}`{hint}", run.run))
 }

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod comparison;
 pub mod dag;
+pub mod events;
 pub mod frame;
 pub mod json;
 pub mod pace;

@@ -9,6 +9,7 @@ mod compare;
 mod compat;
 mod doctor;
 mod engine;
+mod export;
 mod faults;
 mod fingerprints;
 #[path = "../../src/golden.rs"]
