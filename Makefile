@@ -1,6 +1,6 @@
 # `make run` shows what thresh does, `make test` is everything that CI checks. Both build the same dev profile.
 
-.PHONY: run test chromium test-wgpu test-smollm2 lint schemas fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu bench-train bench-decode synthetic install clean
+.PHONY: run test chromium test-wgpu test-smollm2 lint schemas docs fuzz bench bench-toolwoz bench-endpoint bench-kernels bench-gpu bench-train bench-decode synthetic install clean
 
 run:
 	cargo run -- run pipelines/quickstart.yaml
@@ -35,9 +35,14 @@ test-smollm2:
 fuzz:
 	THRESH_MUTATIONS=1000000 cargo test --test it mutations
 
-# Writes schemas/ anew from the code; a test fails when they are not current.
+# Writes schemas/ and the book's reference anew from the code; a test fails when they are not current.
 schemas:
-	cargo run --quiet -- schema --out schemas
+	cargo run --quiet -- schema --out schemas --reference docs/src/reference
+
+# The book in docs/ as HTML, in target/book: `cargo install mdbook` brings the program. The pages read well as they are, too.
+docs:
+	@if command -v mdbook > /dev/null; then mdbook build docs && echo "target/book/index.html"; \
+	else echo "there is no mdbook here: cargo install mdbook; or read docs/src/SUMMARY.md"; fi
 
 # The engine against ninja, DVC and Snakemake, side by side: CPU seconds and ratios. The peers are installed with pip.
 bench:

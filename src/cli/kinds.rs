@@ -73,7 +73,7 @@ fn list(json: bool) -> Outcome {
     Ok(())
 }
 
-fn description(kind: &Kind) -> String {
+pub(super) fn description(kind: &Kind) -> String {
     (kind.schema)().get("description").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
@@ -99,7 +99,11 @@ fn document(kind: &Kind) -> Outcome {
     }
     let schema = (kind.schema)().to_value();
     say("\nParameters, under `with`")?;
-    parameters(&schema, &schema, "", None, 1)?;
+    for Parameter { depth, path, takes, fallback, text } in parameters(&schema) {
+        let margin = "  ".repeat(depth);
+        let fallback = if fallback.is_empty() { fallback } else { format!(", {fallback}") };
+        say(format!("{margin}{path} ({takes}{fallback}): {text}"))?;
+    }
     say("\nBeside `kind`, `in` and `with` every stage takes")?;
     for (name, _, text) in stage_keys() {
         say(format!("  {name}: {text}"))?;
@@ -108,37 +112,66 @@ fn document(kind: &Kind) -> Outcome {
     Ok(())
 }
 
-/// The parameters of an object, each followed by those inside it; `over` is a default that goes before the inner ones.
-fn parameters(root: &Value, object: &Value, path: &str, over: Option<&Value>, depth: usize) -> Outcome {
+/// A parameter as documentation shows it.
+pub(super) struct Parameter {
+    /// How deep it lies: 1 where it stands under `with` itself.
+    pub depth: usize,
+    /// Its name with those above it: `agent.temperature`.
+    pub path: String,
+    /// What it takes, in a few words.
+    pub takes: String,
+    /// `required`, `optional`, `default 8`, or nothing where what is inside it says so.
+    pub fallback: String,
+    /// Its docstring in one line.
+    pub text: String,
+}
+
+/// All parameters of a schema, each followed by those inside it.
+pub(super) fn parameters(schema: &Value) -> Vec<Parameter> {
+    let mut found = Vec::new();
+    within(schema, schema, "", None, 1, &mut found);
+    found
+}
+
+/// The parameters of an object; `over` is a default that goes before the inner ones.
+fn within(root: &Value, object: &Value, path: &str, over: Option<&Value>, depth: usize, found: &mut Vec<Parameter>) {
     let required: Vec<&str> =
         object.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let properties = object.get("properties").and_then(Value::as_object);
     for (name, property) in properties.into_iter().flatten() {
         let default = over.and_then(|over| over.get(name)).or_else(|| property.get("default"));
-        let inner = resolved(root, property);
+        let inner = resolved(root, present(property));
         let nested = inner.get("properties").is_some();
         let fallback = match default {
-            _ if required.contains(&name.as_str()) => ", required".to_owned(),
-            Some(Value::Null) | None => ", optional".to_owned(),
+            _ if required.contains(&name.as_str()) => "required".to_owned(),
+            Some(Value::Null) | None => "optional".to_owned(),
             Some(_) if nested => String::new(),
-            Some(default) => format!(", default {default}"),
+            Some(default) => format!("default {default}"),
         };
         let text = property.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
-        let margin = "  ".repeat(depth);
-        say(format!("{margin}{path}{name} ({}{fallback}): {text}", type_of(root, property)))?;
+        let path = format!("{path}{name}");
+        found.push(Parameter { depth, path: path.clone(), takes: type_of(root, property), fallback, text });
         if nested && depth < 4 {
-            parameters(root, inner, &format!("{path}{name}."), default, depth + 1)?;
+            within(root, inner, &format!("{path}."), default, depth + 1, found);
         }
         let entries = inner.get("additionalProperties").map(|entries| resolved(root, entries));
         if let Some(entries) = entries.filter(|entries| entries.get("properties").is_some() && depth < 4) {
-            parameters(root, entries, &format!("{path}{name}.NAME."), None, depth + 1)?;
+            within(root, entries, &format!("{path}.NAME."), None, depth + 1, found);
         }
     }
-    Ok(())
+}
+
+/// What a value that may be absent is where it is there.
+fn present(schema: &Value) -> &Value {
+    let cases = schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice);
+    match cases {
+        Some([case, null] | [null, case]) if null.get("type").is_some_and(|kind| kind == "null") => case,
+        _ => schema,
+    }
 }
 
 /// A schema behind its reference.
-fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+pub(super) fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     let name = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/"));
     name.and_then(|name| root.get("$defs")?.get(name)).unwrap_or(schema)
 }

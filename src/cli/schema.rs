@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Common, Outcome, say, say_json};
+use super::{Common, Outcome, book, say, say_json};
 use crate::config::schema;
 use crate::fs;
 use crate::report::note;
@@ -15,10 +15,22 @@ pub(super) struct SchemaArgs {
     /// Write `pipeline.schema.json` and `rows/` into this folder; without it the pipeline's schema goes to stdout.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Write the reference of the book into this folder: kinds, commands, tables and settings as Markdown.
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &SchemaArgs, common: &Common) -> Outcome {
+    if let Some(folder) = &args.reference {
+        fs::create_dir_all(folder)?;
+        for (name, page) in book::pages() {
+            fs::write_whole(folder.join(name), page.as_bytes())?;
+        }
+    }
     let Some(out) = &args.out else {
+        if args.reference.is_some() {
+            return Ok(());
+        }
         say(text(&schema::pipeline()).trim_end())?;
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! The modes and quirks as a page: `docs/compat.md` is what this writes.
+//! The modes and quirks as a page: `docs/src/reference/compat.md` is what this writes.
 
 use super::quirk::{Modes, Quirk};
 
@@ -8,8 +8,7 @@ pub type Asking<'a> = (&'a str, &'a [&'a [Quirk]]);
 const HEAD: &str = "\
 # Modes and quirks
 
-This page is written by the code (`src/compat/`); a test holds it to that. To change it, change the code and write it anew:
-`THRESH_BLESS=1 cargo test --test it compat`.
+This page is written by the code (`src/compat/`): `make schemas` writes it anew, and a test holds it to that.
 
 The authors' program exists in three states that behave differently, and each has faults that show in results. Stages that
 touch such a place have two parameters:

@@ -1,4 +1,4 @@
-//! The reference's quirks by number, and what each mode makes of them: the one place that `docs/compat.md` is written from.
+//! The reference's quirks by number, and what each mode makes of them: the one place that `docs/src/reference/compat.md` is written from.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::settings::{self, Mistake};
@@ -44,12 +45,13 @@ pub struct Project {
 }
 
 /// The settings of one profile.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The folder of results and runs.
     pub store: PathBuf,
     /// The most stages side by side that compute here: the slots of the pool `cpu`.
+    #[schemars(extend("default" = "as many as there are cores"))]
     pub jobs: usize,
     /// Slots of pools by their names: `gpu` has 1 and `llm` 4 where nothing is said; others are those named here.
     pub pools: BTreeMap<String, usize>,
@@ -58,6 +60,7 @@ pub struct Settings {
     /// Served models by the name that pipelines use.
     pub endpoints: BTreeMap<String, EndpointSettings>,
     /// Other profiles: each a table with the settings that differ.
+    #[schemars(with = "BTreeMap<String, serde_json::Map<String, serde_json::Value>>")]
     pub profiles: BTreeMap<String, toml::Table>,
     #[serde(skip)]
     cache: PathBuf,
@@ -81,7 +84,7 @@ impl Default for Settings {
 }
 
 /// How a served model is reached.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSettings {
     /// The base address, up to and with `/v1`.
@@ -121,7 +124,7 @@ pub struct EndpointSettings {
 }
 
 /// What a million tokens cost.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSettings {
     /// Tokens of requests.

@@ -221,12 +221,15 @@ fn or_reference(schema: Value) -> Value {
 /// The columns of every row type: file name and content.
 pub fn rows() -> Vec<(String, Value)> {
     let describe = |row: &RowType| {
-        let about = about(row);
-        let columns: Vec<Value> =
-            (row.schema)().fields().iter().map(|field| column(field, field.name(), &about)).collect();
-        (format!("{}.json", row.name.replace('/', ".")), json!({"row": row.name, "columns": columns}))
+        (format!("{}.json", row.name.replace('/', ".")), json!({"row": row.name, "columns": columns(row)}))
     };
     stages::rows().map(describe).collect()
+}
+
+/// The columns of a row type with what is said of each.
+pub fn columns(row: &RowType) -> Vec<Value> {
+    let about = about(row);
+    (row.schema)().fields().iter().map(|field| column(field, field.name(), &about)).collect()
 }
 
 fn column(field: &Field, path: &str, about: &BTreeMap<String, String>) -> Value {

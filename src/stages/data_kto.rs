@@ -31,7 +31,7 @@ pub struct DataKto {
     /// Whose quirks are kept; `paper` gives the file that the paper's authors trained on.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q36: paper}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q36: paper}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
     /// Which trees give examples.

@@ -33,7 +33,7 @@ pub struct DataSft {
     /// Whose quirks are kept.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q29: fixed}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q29: fixed}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
     /// Which trees give examples.

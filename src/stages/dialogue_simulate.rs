@@ -48,7 +48,7 @@ pub struct DialogueSimulate {
     /// Whose quirks the environment keeps; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
     /// Visible messages after which the user says no more.

@@ -60,7 +60,7 @@ pub struct JoshHarvest {
     /// Whose quirks environment and search keep; the same as in `toolwoz.convert`.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
     /// Decides all chance.

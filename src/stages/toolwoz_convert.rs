@@ -55,7 +55,7 @@ pub struct ToolwozConvert {
     /// Whose quirks are kept: `fixed` (none), `repo-head`, `pypi-0.1.4` or `paper`.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
     /// What becomes of a booking that a goal asks for and the dialogue does not record: `drop`, `leave-out` (the dialogue) or

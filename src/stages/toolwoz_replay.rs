@@ -45,7 +45,7 @@ pub struct ToolwozReplay {
     /// Whose quirks server and reward keep; the tasks and the world should be converted under the same.
     #[serde(default)]
     pub compat: Compat,
-    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/compat.md` lists them.
+    /// Single quirks that another mode decides: `{Q5: fixed, Q12: repo-head}`; `docs/src/reference/compat.md` lists them.
     #[serde(default)]
     pub quirks: Quirks,
 }

@@ -1,25 +1,10 @@
-//! The page about modes and quirks is what the code says, and the code asks about what the page says.
+//! What can be switched is asked about, and the other way round; the page about it is one of the book's (`kinds.rs`).
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use thresh::compat::Quirk;
-use thresh::compat::document::{Asking, document};
 use thresh::compat::quirk::Modes;
 use thresh::stages::KINDS;
-
-#[test]
-fn the_page_about_compat_is_current() {
-    let asking: Vec<Asking> = KINDS.iter().map(|kind| (kind.name, kind.quirks)).collect();
-    let page = document(&asking);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compat.md");
-    if std::env::var_os("THRESH_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &page).unwrap();
-    }
-    let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == page, "docs/compat.md is not current: `THRESH_BLESS=1 cargo test --test it compat`");
-}
 
 #[test]
 fn what_can_be_switched_is_asked_about_and_the_other_way_round() {

@@ -1,5 +1,6 @@
 //! Documentation and schemas come from the code and are current.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::project::Project;
@@ -9,7 +10,7 @@ use thresh::stages::{KINDS, ROWS};
 fn every_kind_is_documented_and_its_example_is_right() {
     let project = Project::new();
     let listed = project.ok(&["kinds"]);
-    let names: std::collections::BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(names.len(), KINDS.len(), "a kind stands in the list twice");
     for kind in KINDS {
         let file = format!("stages/{}.rs", kind.name.replace('.', "_"));
@@ -56,4 +57,21 @@ fn every_row_type_is_a_table_and_the_schemas_in_the_tree_are_current() {
     }
     let count = std::fs::read_dir(tree.join("rows")).unwrap().count();
     assert_eq!(count, ROWS.len(), "schemas/rows holds files of row types that are no more");
+}
+
+#[test]
+fn the_reference_of_the_book_is_current() {
+    let project = Project::new();
+    project.ok(&["schema", "--reference", "made"]);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/reference");
+    let names = |folder: &Path| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let made = project.path().join("made");
+    assert_eq!(names(&made), names(&kept), "docs/src/reference holds other pages than those that are written");
+    for name in names(&made) {
+        let read = |folder: &Path| std::fs::read_to_string(folder.join(&name)).unwrap();
+        assert!(read(&made) == read(&kept), "docs/src/reference/{name} is not current: `make schemas`");
+    }
 }

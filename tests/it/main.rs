@@ -3,6 +3,7 @@
 mod agents;
 mod authors;
 mod bad;
+mod book;
 mod browser;
 mod chat;
 mod compare;
