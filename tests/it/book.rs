@@ -4,7 +4,7 @@
 //!
 //! | block | what happens |
 //! |---|---|
-//! | `sh` | is run in the page's project, with the real binaries on the path; `exit=2`: and fails with that code |
+//! | `sh` | is run in the page's project, with the real binaries on the path; `exit=2`: and fails with that code; `in=town`: in that folder |
 //! | `sh,norun=WHY` | is only read: its `thresh` lines must be ones that `thresh` takes |
 //! | `text,output` | is what the block before printed to stdout (`text,stderr` to stderr), but for times, sizes and names of runs; a line `…` stands for any lines |
 //! | `yaml,file=NAME`, also `toml` and others | is written into the project; a pipeline is checked |

@@ -63,7 +63,7 @@ impl Block {
 
     /// A mark that nobody knows.
     pub fn unknown(&self) -> Option<&str> {
-        let known = ["norun", "file", "source", "output", "stderr", "exit", "part", "wrong"];
+        let known = ["norun", "in", "file", "source", "output", "stderr", "exit", "part", "wrong"];
         let name = |mark: &str| mark.split('=').next().unwrap_or_default().to_owned();
         self.marks.iter().find(|mark| !known.contains(&name(mark).as_str())).map(String::as_str)
     }

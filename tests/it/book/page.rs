@@ -1,8 +1,12 @@
 //! One page: its blocks, one after the other, in a project of its own.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use thresh::config::{Settings, yaml_node};
 use thresh::stages;
@@ -135,9 +139,15 @@ impl Walk<'_> {
         }
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         let mut shell = Command::new("sh");
-        shell.args(["-e", "-c", &block.text]).current_dir(self.project.path());
+        shell
+            .args(["-e", "-c", &block.text])
+            .current_dir(self.project.path().join(block.mark("in").unwrap_or_default()));
         shell.env("PATH", std::env::join_paths(path).unwrap()).env("NO_COLOR", "1").env("COLUMNS", "110");
-        let output = shell.output().unwrap();
+        // Whatever a block leaves running ends with it.
+        let child = shell.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let group = Pid::from_raw(child.id().cast_signed());
+        let output = child.wait_with_output().unwrap();
+        let _ = killpg(group, Signal::SIGKILL);
         let text = |bytes: Vec<u8>| {
             String::from_utf8(bytes).unwrap().replace(self.project.path().to_str().unwrap(), "/home/you/project")
         };
