@@ -87,7 +87,8 @@ fn every_command_and_every_file_of_the_book_works() {
     for (reason, count) in &skipped {
         eprintln!("{count} blocks of commands are not run: {reason}");
     }
-    let known = ["needs a GPU", "needs a key", "needs a network", "runs until it is stopped"];
+    let known =
+        ["needs a GPU", "needs a key", "needs a network", "needs the Python package trl", "runs until it is stopped"];
     let unknown: Vec<&String> = skipped.keys().filter(|reason| !known.contains(&reason.as_str())).collect();
     assert!(unknown.is_empty(), "no reason not to run a command: {unknown:?}; expected one of {known:?}");
     let wrong = wrong.into_inner().unwrap();
