@@ -1,5 +1,6 @@
 //! One page: its blocks, one after the other, in a project of its own.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,6 +8,7 @@ use std::sync::LazyLock;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use regex::{Captures, Regex};
 
 use thresh::config::{Settings, yaml_node};
 use thresh::stages;
@@ -36,8 +38,13 @@ static DESK: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
+/// The ports that pages listen at. Each is another one in every walk: a second walk may go on beside this one.
+static PORTS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b1847\d\b").unwrap());
+
 struct Walk<'a> {
     name: String,
+    /// The ports as pages write them, and those that they became.
+    ports: BTreeMap<String, String>,
     project: Project,
     last: Option<Ran>,
     page: &'a mut Page,
@@ -48,8 +55,7 @@ impl Page {
     /// Runs and checks all of these pages, one after the other in one project.
     pub fn walk(paths: &[PathBuf]) -> Self {
         let mut page = Self::default();
-        let mut walk =
-            Walk { name: String::new(), project: Project::new(), last: None, page: &mut page, blessed: Vec::new() };
+        let mut walk = Walk::new(String::new(), &mut page);
         for path in paths {
             let text = std::fs::read_to_string(path).unwrap();
             walk.name = path.strip_prefix(tree()).unwrap().display().to_string();
@@ -71,7 +77,7 @@ impl Page {
     pub fn read_only(path: &Path) -> Self {
         let mut page = Self::default();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut walk = Walk { name, project: Project::new(), last: None, page: &mut page, blessed: Vec::new() };
+        let mut walk = Walk::new(name, &mut page);
         for block in Block::all(&std::fs::read_to_string(path).unwrap()) {
             match block.language.as_str() {
                 "sh" => walk.commands(&block),
@@ -84,7 +90,24 @@ impl Page {
     }
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(name: String, page: &'a mut Page) -> Self {
+        Self { name, ports: BTreeMap::new(), project: Project::new(), last: None, page, blessed: Vec::new() }
+    }
+
+    /// A text of the page with ports that are free now.
+    fn with_ports(&mut self, text: &str) -> String {
+        let replace = |found: &Captures| self.ports.entry(found[0].to_owned()).or_insert_with(free_port).clone();
+        PORTS.replace_all(text, replace).into_owned()
+    }
+
+    /// What was printed, with the project's folder and the ports as the page has them.
+    fn printed(&self, bytes: Vec<u8>) -> String {
+        let text = String::from_utf8(bytes).unwrap();
+        let text = text.replace(self.project.path().to_str().unwrap(), "/home/you/project");
+        self.ports.iter().fold(text, |text, (written, free)| text.replace(&format!(":{free}"), &format!(":{written}")))
+    }
+
     fn wrong(&mut self, block: &Block, what: impl AsRef<str>) {
         self.page.wrong.push(format!("{}:{}: {}", self.name, block.line, what.as_ref()));
     }
@@ -97,7 +120,8 @@ impl Walk<'_> {
             return self.source(block, path);
         }
         if let Some(file) = block.mark("file") {
-            self.project.write(file, &block.text);
+            let text = self.with_ports(&block.text);
+            self.project.write(file, &text);
         }
         match block.language.as_str() {
             "sh" if block.mark("file").is_some() => {}
@@ -140,7 +164,7 @@ impl Walk<'_> {
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         let mut shell = Command::new("sh");
         shell
-            .args(["-e", "-c", &block.text])
+            .args(["-e", "-c", &self.with_ports(&block.text)])
             .current_dir(self.project.path().join(block.mark("in").unwrap_or_default()));
         shell.env("PATH", std::env::join_paths(path).unwrap()).env("NO_COLOR", "1").env("COLUMNS", "110");
         // Whatever a block leaves running ends with it.
@@ -148,10 +172,8 @@ impl Walk<'_> {
         let group = Pid::from_raw(child.id().cast_signed());
         let output = child.wait_with_output().unwrap();
         let _ = killpg(group, Signal::SIGKILL);
-        let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes).unwrap().replace(self.project.path().to_str().unwrap(), "/home/you/project")
-        };
-        let ran = Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+        let (stdout, stderr) = (self.printed(output.stdout), self.printed(output.stderr));
+        let ran = Ran { code: output.status.code(), stdout, stderr };
         let expected = block.mark("exit").map_or(0, |code| code.parse().unwrap());
         if ran.code != Some(expected) {
             self.wrong(block, format!("ended with {:?}:\n{}\n{}\n{}", ran.code, block.text, ran.stdout, ran.stderr));
@@ -242,6 +264,12 @@ impl Walk<'_> {
             self.wrong(block, format!("is no thresh.toml: {error}"));
         }
     }
+}
+
+/// A port that nobody listens at.
+fn free_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port().to_string()
 }
 
 /// The words of a command line; quotes hold one together.
