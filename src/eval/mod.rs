@@ -4,6 +4,7 @@
 
 pub mod bootstrap;
 pub mod compare;
+pub mod instructions;
 pub mod mersenne;
 pub mod permutation;
 pub mod replicates;

@@ -9,6 +9,7 @@ pub mod demonstrations_build;
 pub mod dialogue_simulate;
 pub mod endpoint;
 pub mod eval_compare;
+pub mod eval_instructions;
 pub mod eval_toolwoz;
 pub mod josh_harvest;
 pub mod josh_import;
@@ -118,6 +119,7 @@ pub static KINDS: &[Kind] = &[
     compatible::<toolwoz_replay::ToolwozReplay>(),
     compatible::<eval_toolwoz::EvalToolwoz>(),
     kind::<eval_compare::EvalCompare>(),
+    kind::<eval_instructions::EvalInstructions>(),
     kind::<command_run::CommandRun>(),
 ];
 
@@ -169,4 +171,6 @@ pub static ROWS: &[RowType] = &[
     row::<crate::eval::score::ScoreRow>(),
     row::<crate::eval::score::SummaryRow>(),
     row::<crate::eval::compare::ComparisonRow>(),
+    row::<crate::eval::instructions::AnswerRow>(),
+    row::<crate::eval::instructions::AbilityRow>(),
 ];

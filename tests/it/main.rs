@@ -17,6 +17,7 @@ mod fingerprints;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 mod golden;
 mod harvest;
+mod instructions;
 mod kinds;
 mod layers;
 mod matrix;
