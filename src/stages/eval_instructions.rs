@@ -26,7 +26,8 @@ const ABILITIES: Port<AbilityRow> = Port::new("abilities");
 ///
 /// Decoding is greedy. `exact` is the share of replies that are a right answer and nothing else, but for quotes, stars, a final
 /// full stop, and case where case is not asked for; `holds` of those in which a right answer stands as whole words and no wrong
-/// choice beside it. The same suite before and after a training shows whether general abilities were kept: the tasks are easy, and
+/// choice beside it. Small models seldom say the answer alone, so look at both; half of the questions of `fact` are
+/// answered right by chance. The same suite before and after a training shows whether general abilities were kept: the tasks are easy, and
 /// say little about how able a model is. A model whose context does not take a task is an error, never a wrong answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

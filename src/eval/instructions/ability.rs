@@ -26,7 +26,7 @@ pub struct AnswerRow {
     pub reply: String,
     /// Whether that is a right answer and nothing else, but for quotes, stars, a final full stop, and case where case is not asked for.
     pub exact: bool,
-    /// Whether a right answer stands in it as whole words and no wrong choice beside it.
+    /// Whether a right answer stands in it as whole words, outside of what the task itself says, and no wrong choice beside it.
     pub holds: bool,
     /// Whether `max_tokens` or the model's context cut it off.
     pub cut_off: bool,

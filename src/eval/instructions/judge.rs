@@ -53,6 +53,26 @@ pub(super) fn contains(all: &[String], wanted: &[String]) -> bool {
     !wanted.is_empty() && all.windows(wanted.len()).any(|window| window == wanted)
 }
 
+/// The words without the places where others stand one after the other. A gap stays a gap: what stood before and behind it does
+/// not become neighbours.
+pub(super) fn without(all: &[String], told: &[String]) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut rest = all;
+    while let Some((first, behind)) = rest.split_first() {
+        match rest.strip_prefix(told).filter(|_| !told.is_empty()) {
+            Some(after) => {
+                left.push(String::new());
+                rest = after;
+            }
+            None => {
+                left.push(first.clone());
+                rest = behind;
+            }
+        }
+    }
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +100,14 @@ mod tests {
         assert!(!said("don’t", "t") && !said("don't", "don") && !said("new old delhi", "new delhi"));
         assert!(!said("anything", "") && !said("", "paris"));
         assert!(!contains(&words("hello", true), &words("HELLO", true)));
+    }
+
+    #[test]
+    fn what_was_told_is_cut_out_and_leaves_a_gap() {
+        let cut = |reply: &str, told: &str| without(&words(reply, false), &words(told, false)).join("|");
+        assert_eq!(cut("red: the red bus.", "The red bus"), "red|");
+        assert_eq!(cut("new the bus delhi the bus", "the bus"), "new||delhi|");
+        assert_eq!(cut("the red", "the red bus"), "the|red");
+        assert_eq!(cut("a b", ""), "a|b");
     }
 }

@@ -88,9 +88,10 @@ pub struct Task {
     pub prompt: String,
     /// The right answers: any of them.
     pub accepted: Vec<String>,
-    /// What a reply must not name beside a right answer: other choices, or the task's own words, so that a model that says
-    /// everything, or what it was told, has not answered.
+    /// The wrong choices, where there is a choice: a reply that names one beside the right answer has not chosen.
     pub others: Vec<String>,
+    /// What the answer is to be found in: a reply that only says it again, or the whole prompt, has not found it.
+    pub given: Option<String>,
 }
 
 impl Task {
@@ -102,16 +103,13 @@ impl Task {
         self.accepted.iter().any(|accepted| judge::bare(accepted, keep_case) == reply)
     }
 
-    /// Whether a right answer stands in the reply as whole words, and nothing of [`others`](Self::others) does.
+    /// Whether a right answer stands in the reply as whole words, outside of what the task itself says, and no wrong choice does.
     pub fn holds(&self, reply: &str) -> bool {
-        let reply = judge::words(reply, self.keeps_case());
-        let said = |text: &String| judge::contains(&reply, &judge::words(text, self.keeps_case()));
-        self.exact_words(&reply) || (self.accepted.iter().any(said) && !self.others.iter().any(said))
-    }
-
-    /// Whether the words are those of a right answer.
-    fn exact_words(&self, reply: &[String]) -> bool {
-        self.accepted.iter().any(|accepted| judge::words(accepted, self.keeps_case()) == reply)
+        let words = |text: &str| judge::words(text, self.keeps_case());
+        let told = [Some(&self.prompt), self.given.as_ref()];
+        let own = told.into_iter().flatten().fold(words(reply), |reply, told| judge::without(&reply, &words(told)));
+        let said = |text: &String| judge::contains(&own, &words(text));
+        self.accepted.iter().any(said) && !self.others.iter().any(said)
     }
 
     fn keeps_case(&self) -> bool {

@@ -30,11 +30,12 @@ fn of(category: Category) -> Vec<Task> {
 /// A task; `what` becomes the name's second part.
 fn task(category: Category, what: &str, prompt: String, accepted: impl IntoIterator<Item = impl Into<String>>) -> Task {
     let name = format!("{}/{}", category.name(), what.to_lowercase().replace(' ', "-"));
-    Task { name, category, prompt, accepted: accepted.into_iter().map(Into::into).collect(), others: Vec::new() }
+    let accepted = accepted.into_iter().map(Into::into).collect();
+    Task { name, category, prompt, accepted, others: Vec::new(), given: None }
 }
 
 impl Task {
-    /// The task, with what a right answer does not name.
+    /// The task, with its wrong choices.
     fn but_not(self, others: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { others: others.into_iter().map(Into::into).collect(), ..self }
     }
@@ -43,17 +44,17 @@ impl Task {
 fn repeat() -> Vec<Task> {
     let word = |word: &&str| {
         let prompt = format!("Repeat this word exactly and say nothing else: {word}");
-        task(Category::Repeat, word, prompt, [*word]).but_not(["repeat"])
+        task(Category::Repeat, word, prompt, [*word])
     };
     let sentence = |(name, sentence): &(&str, &str)| {
         let prompt = format!("Repeat this sentence exactly and say nothing else: {sentence}");
-        task(Category::Repeat, name, prompt, [*sentence]).but_not(["repeat"])
+        task(Category::Repeat, name, prompt, [*sentence])
     };
     SAID.iter().map(word).chain(SENTENCES.iter().map(sentence)).collect()
 }
 
 fn uppercase(text: &str) -> Task {
-    let prompt = format!("Write this in capital letters and say nothing else: {text}");
+    let prompt = format!("Write \"{text}\" in capital letters. Answer with that only.");
     task(Category::Uppercase, text, prompt, [text.to_uppercase()])
 }
 
@@ -133,7 +134,7 @@ fn orders() -> Vec<Task> {
 }
 
 fn sequence(name: &str, begun: &[&str], next: &str) -> Task {
-    let prompt = format!("What comes next: {}? Answer with the next one only.", begun.join(", "));
+    let prompt = format!("What comes next in this sequence: {}? Answer with the next one only.", begun.join(", "));
     let accepted = next.parse().map_or_else(|_| vec![next.to_owned()], number);
     let named = NAMES.iter().position(|name| *name == next).map(|value| value.to_string());
     task(Category::Sequence, name, prompt, accepted.into_iter().chain(named))
@@ -147,8 +148,9 @@ fn picks() -> Vec<Task> {
         task(Category::Pick, &format!("longest-{}", words.join("-")), prompt, long).but_not(others)
     };
     let coloured = |(colour, sentence): &(&str, &str)| {
-        let prompt = format!("Answer only with the colour in this sentence: {sentence}");
-        task(Category::Pick, &format!("colour-{colour}"), prompt, [*colour]).but_not([*sentence])
+        let prompt = format!("Which colour is in this sentence: \"{sentence}\" Answer with the colour only.");
+        let task = task(Category::Pick, &format!("colour-{colour}"), prompt, [*colour]);
+        Task { given: Some((*sentence).to_owned()), ..task }
     };
     LENGTHS.iter().map(longest).chain(COLOURED.iter().map(coloured)).collect()
 }
@@ -208,7 +210,7 @@ mod tests {
     type Judged = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
     const JUDGED: &[Judged] = &[
-        ("repeat/banana", &["banana", "Banana."], &["The word is banana."], &["bananas", "Repeat this word: banana"]),
+        ("repeat/banana", &["banana", "Banana."], &["The word is banana."], &["bananas", "ban ana"]),
         ("repeat/door", &["The door is open.", "the door is open"], &["Sure: The door is open."], &["The door is."]),
         ("uppercase/hello", &["HELLO", "\"HELLO\""], &["It is HELLO!"], &["hello", "Hello", "H E L L O"]),
         ("uppercase/green-tea", &["GREEN TEA"], &["In capitals: GREEN TEA"], &["GREEN tea", "GREENTEA"]),
@@ -224,8 +226,18 @@ mod tests {
         ("sequence/twos", &["10", "ten"], &["2, 4, 6, 8, 10, 12"], &["9", "100"]),
         ("sequence/words", &["four", "4"], &["Next is four"], &["fourteen", "five"]),
         ("sequence/days", &["Thursday"], &["It is Thursday."], &["Friday"]),
-        ("pick/longest-cat-elephant-dog", &["Elephant"], &["It is elephant."], &["cat", "cat, elephant, dog"]),
-        ("pick/colour-red", &["red"], &["The colour of the bus is red."], &["bus", "The red bus is late today."]),
+        (
+            "pick/longest-cat-elephant-dog",
+            &["Elephant"],
+            &["It is elephant."],
+            &["cat", "cat, elephant, dog", "elephants"],
+        ),
+        (
+            "pick/colour-red",
+            &["red"],
+            &["The colour of the bus is red.", "Red, as in: the red bus is late today."],
+            &["bus", "The red bus is late today."],
+        ),
     ];
 
     #[test]
