@@ -12,8 +12,9 @@ use crate::report::compare::condition::Condition;
 use crate::report::compare::library::Library;
 use crate::report::compare::lines::{ComparisonLine, lines};
 use crate::report::compare::text::{LISTED, Style, render, verdict};
-use crate::report::compare::{Comparison, NoScoreTable, Options, Target, compare, gate};
+use crate::report::compare::{Comparison, NoScoreTable, Options, Target, compare, gate, trials};
 use crate::report::tell;
+use crate::table::Row;
 use crate::{fs, table};
 
 #[derive(Args)]
@@ -62,33 +63,44 @@ enum Format {
     Md,
     /// The same table as Parquet.
     Parquet,
+    /// The scores that were compared, a row for each arm, seed and dialogue, as Parquet: `thresh compare FILE.parquet` reads it.
+    Scores,
 }
 
 pub(super) fn run(args: &CompareArgs, common: &Common) -> Outcome {
     let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>, _>>();
     let conditions = conditions.map_err(|error| Failure::Wrong(anyhow!("--fail-if: {error}")))?;
     let format = if common.json { Format::Json } else { args.format };
-    if format == Format::Parquet && args.out.is_none() && io::stdout().is_terminal() {
+    if matches!(format, Format::Parquet | Format::Scores) && args.out.is_none() && io::stdout().is_terminal() {
         return Err(Failure::Wrong(anyhow!("Parquet is nothing for a terminal; add `--out FILE`")));
+    }
+    if format == Format::Scores && !conditions.is_empty() {
+        return Err(Failure::Wrong(anyhow!(
+            "`--fail-if` judges a comparison, and `--format scores` makes none: write the scores first, then compare"
+        )));
     }
     let store = runs::store()?;
     let records = records(&store)?;
     let mut targets = Vec::new();
     for text in &args.arms {
-        targets.extend(named_all(&records, text)?.into_iter().map(|named| target(text, named)));
+        let (given, reference) = called(text);
+        let found = named_all(&records, reference)?;
+        targets.extend(found.into_iter().map(|named| target(given, reference, named)));
     }
     if targets.iter().any(|target| target.stage.is_some()) && targets.iter().any(|target| target.stage.is_none()) {
         return Err(Failure::Wrong(anyhow!("compare runs with runs, or stages with stages")));
     }
+    let options = Options { all: args.all, pool: !args.no_pool, replicates: args.replicates.clone() };
+    let library = Library::new(&store, &records);
+    if format == Format::Scores {
+        let (rows, notes) = trials(&library, &targets, &options).map_err(failure)?;
+        notes.iter().for_each(|note| tell(format!("note: {note}")));
+        return put(&parquet(rows)?, args);
+    }
     if targets.len() < 2 {
         return Err(Failure::Wrong(anyhow!("there is nothing to compare: name two runs, or two stages of a run")));
     }
-    let options = Options { all: args.all, pool: !args.no_pool, replicates: args.replicates.clone() };
-    let found = compare(&Library::new(&store, &records), &targets, &options);
-    let mut found = found.map_err(|error| match error.is::<NoScoreTable>() {
-        true => Failure::Wrong(error),
-        false => Failure::Failed(error),
-    })?;
+    let mut found = compare(&library, &targets, &options).map_err(failure)?;
     for condition in &conditions {
         let verdict = gate::judge(&found, condition);
         found.gates.push(verdict.map_err(|error| Failure::Wrong(anyhow!("--fail-if: {error}")))?);
@@ -100,8 +112,25 @@ pub(super) fn run(args: &CompareArgs, common: &Common) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
 }
 
-fn target<'a>(text: &str, named: Named<'a>) -> Target<'a> {
-    Target { name: text.to_owned(), run: named.run, stage: named.stage, port: named.port }
+/// `NAME=REFERENCE` as name and reference. Matrices have `=` in their names, too, but behind a bracket.
+fn called(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, rest)) if !name.is_empty() && !rest.is_empty() && !name.contains(['[', '.']) => (Some(name), rest),
+        _ => (None, text),
+    }
+}
+
+fn target<'a>(given: Option<&str>, reference: &str, named: Named<'a>) -> Target<'a> {
+    let (name, given) = (given.unwrap_or(reference).to_owned(), given.is_some());
+    Target { name, given, run: named.run, stage: named.stage, port: named.port }
+}
+
+/// What is wrong with what was named is a mistake of who named it.
+fn failure(error: anyhow::Error) -> Failure {
+    match error.is::<NoScoreTable>() {
+        true => Failure::Wrong(error),
+        false => Failure::Failed(error),
+    }
 }
 
 fn write(found: &Comparison, format: Format, args: &CompareArgs) -> Outcome {
@@ -112,13 +141,18 @@ fn write(found: &Comparison, format: Format, args: &CompareArgs) -> Outcome {
         Format::Json => serde_json::to_vec(found)?,
         Format::Csv => csv(&lines(found))?,
         Format::Parquet => parquet(lines(found))?,
+        Format::Scores => return Err(Failure::Failed(anyhow!("scores are written as they are, and not compared"))),
     };
     if matches!(format, Format::Table | Format::Md | Format::Json) {
         bytes.push(b'\n');
     }
+    put(&bytes, args)
+}
+
+fn put(bytes: &[u8], args: &CompareArgs) -> Outcome {
     match &args.out {
-        Some(path) => Ok(fs::write_whole(path, &bytes)?),
-        None => Ok(io::stdout().lock().write_all(&bytes)?),
+        Some(path) => Ok(fs::write_whole(path, bytes)?),
+        None => Ok(io::stdout().lock().write_all(bytes)?),
     }
 }
 
@@ -130,9 +164,9 @@ fn csv(lines: &[ComparisonLine]) -> anyhow::Result<Vec<u8>> {
     writer.into_inner().context("the table cannot be written")
 }
 
-fn parquet(lines: Vec<ComparisonLine>) -> anyhow::Result<Vec<u8>> {
+fn parquet<T: Row>(rows: Vec<T>) -> anyhow::Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     let path: &Path = &folder.path().join("comparison.parquet");
-    table::write(path, lines)?;
+    table::write(path, rows)?;
     Ok(fs::read(path)?)
 }

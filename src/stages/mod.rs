@@ -168,5 +168,6 @@ pub static ROWS: &[RowType] = &[
     row::<crate::llm::record::CallRow>(),
     row::<crate::eval::score::ScoreRow>(),
     row::<crate::eval::score::SummaryRow>(),
+    row::<crate::eval::trial::TrialRow>(),
     row::<crate::eval::compare::ComparisonRow>(),
 ];

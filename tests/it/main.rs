@@ -36,6 +36,7 @@ mod serve;
 mod served;
 mod server;
 mod training;
+mod trials;
 mod view;
 mod ways;
 

@@ -14,6 +14,7 @@ mod metrics;
 mod stages;
 mod tables;
 pub mod text;
+mod trials;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 pub use arms::{NoScoreTable, Target};
 use library::Library;
+pub use trials::trials;
 
 /// What is compared, and how.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl Default for Options {
 pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyhow::Result<Comparison> {
     let mut notes = Vec::new();
     let sides = targets.iter().map(|target| arms::side(library, target)).collect::<anyhow::Result<Vec<_>>>()?;
-    let parties = arms::parties(library, sides, options, &mut notes)?;
+    let parties = arms::parties(library, sides, options, arms::Fewest::Two, &mut notes)?;
     ensure!(parties.len() > 1, "there is nothing to compare: name two runs, or two stages of a run");
     let rows = stages::matched(options, &parties);
     let (parameters, lone_stages) = stages::parameters(library, options, &parties, &rows)?;
