@@ -211,7 +211,8 @@ pub(super) fn parties<'a>(
 
 fn party(sides: Vec<Side>, seeds: Vec<Option<String>>) -> Party {
     let replicate = |(side, seed): (&Side, Option<String>)| Replicate {
-        run: side.run.run.clone(),
+        run: Some(side.run.run.clone()),
+        file: None,
         stage: side.root.as_ref().map(|(stage, _)| stage.name.clone()),
         port: side.root.as_ref().map(|(_, port)| port.clone()),
         seed,

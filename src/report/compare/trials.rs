@@ -30,14 +30,20 @@ pub fn trials(
         .into());
     }
     let mut rows = Vec::new();
-    for (party, mut replicates) in parties.iter().zip(table.arms) {
-        replicates.sort_by_cached_key(|one| order(one.seed.as_deref()));
-        for Scored { seed, scores, .. } in replicates {
-            let row = |score| TrialRow::new(&party.arm.name, seed.as_deref(), score);
-            rows.extend(scores.into_values().map(row));
-        }
+    for (party, replicates) in parties.iter().zip(table.arms) {
+        rows.extend(self::rows(&party.arm.name, replicates));
     }
     Ok((rows, notes))
+}
+
+/// The rows of an arm.
+pub(super) fn rows(arm: &str, mut replicates: Vec<Scored>) -> Vec<TrialRow> {
+    replicates.sort_by_cached_key(|one| order(one.seed.as_deref()));
+    let mut rows = Vec::new();
+    for Scored { seed, scores, .. } in replicates {
+        rows.extend(scores.into_values().map(|score| TrialRow::new(arm, seed.as_deref(), score)));
+    }
+    rows
 }
 
 /// The only score table that all arms have.

@@ -93,7 +93,7 @@ fn baseline(material: &Material, run: usize, stage: &StageRecord) -> Option<Stri
 
 fn group(material: &Material, title: &str, mut comparison: Comparison) -> anyhow::Result<Value> {
     let replicate = |one: &Replicate| {
-        let run = material.runs.iter().position(|run| run.run == one.run);
+        let run = material.runs.iter().position(|run| Some(&run.run) == one.run.as_ref());
         let tables = run.map(|run| episodes(material, run, one.stage.as_deref()));
         json!({"seed": one.seed, "tables": tables})
     };
