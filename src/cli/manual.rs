@@ -284,6 +284,11 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "two arms of one run, every dialogue that flipped",
             ),
             ("thresh compare \"scores[arm=base]\" \"scores[arm=kto]\"", "arms of a matrix; its seeds are replicates"),
+            (
+                "thresh compare base=josh.base_scores kto=josh.kto_scores --format scores -o scores.parquet",
+                "the scores themselves, to be kept or committed",
+            ),
+            ("thresh compare scores.parquet:base scores.parquet:kto", "arms of such a file; no store is needed"),
             ("thresh compare baseline~* kto~*", "all runs of one tag against all of another"),
             ("thresh compare baseline latest --fail-if \"success < -0.02 and p < 0.05\"", "a gate for CI: exit code 1"),
         ],

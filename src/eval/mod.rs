@@ -11,9 +11,11 @@ pub mod replicates;
 pub mod score;
 pub mod stratify;
 pub mod student;
+pub mod trial;
 
 pub use compare::{ComparisonRow, Settings, Test, compare};
 pub use score::{EpisodeOutcome, EpisodeView, ScoreRow, SummaryRow};
+pub use trial::TrialRow;
 
 /// The mean, or `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {

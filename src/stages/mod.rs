@@ -170,6 +170,7 @@ pub static ROWS: &[RowType] = &[
     row::<crate::llm::record::CallRow>(),
     row::<crate::eval::score::ScoreRow>(),
     row::<crate::eval::score::SummaryRow>(),
+    row::<crate::eval::trial::TrialRow>(),
     row::<crate::eval::compare::ComparisonRow>(),
     row::<crate::eval::instructions::AnswerRow>(),
     row::<crate::eval::instructions::AbilityRow>(),

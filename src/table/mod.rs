@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use aside::{Aside, Place};
-pub use read::{TableError, TableReader, read, read_type};
+pub use read::{TableError, TableReader, lacking, read, read_type};
 pub use write::{TableWriter, Written, write};
 
 /// The key under which a Parquet file names its row type.

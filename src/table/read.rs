@@ -84,6 +84,18 @@ pub fn read_type(path: &Path) -> Result<Option<String>, TableError> {
     Ok(open(path)?.schema().metadata().get(TYPE_KEY).cloned())
 }
 
+/// The columns of the row type that a Parquet file does not have; none where the file names another row type, which reading
+/// refuses.
+pub fn lacking<T: Row>(path: &Path) -> Result<Vec<String>, TableError> {
+    let file = open(path)?;
+    if file.schema().metadata().get(TYPE_KEY).is_some_and(|found| found != T::TYPE) {
+        return Ok(Vec::new());
+    }
+    let names = schema::<T>();
+    let names = names.fields().iter().map(|field| field.name().clone());
+    Ok(names.filter(|name| file.schema().index_of(name).is_err()).collect())
+}
+
 impl<T: Row> TableReader<T> {
     /// Opens a table. A file that names no row type is accepted where its columns fit; columns that the row type does not have
     /// are not read.

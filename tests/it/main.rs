@@ -37,6 +37,7 @@ mod serve;
 mod served;
 mod server;
 mod training;
+mod trials;
 mod view;
 mod ways;
 

@@ -18,6 +18,8 @@ use crate::table::Row;
 pub struct Target<'a> {
     /// The word for it.
     pub name: String,
+    /// Whether people gave it this name: what they call otherwise they mean as another arm.
+    pub given: bool,
     /// The run.
     pub run: &'a RunRecord,
     /// Its stage.
@@ -31,10 +33,28 @@ pub struct Target<'a> {
 #[error("{0}")]
 pub struct NoScoreTable(String);
 
+impl NoScoreTable {
+    /// Says what is wrong.
+    pub(super) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
+/// How few arms are enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fewest {
+    /// One: there is nothing to be compared with.
+    One,
+    /// Two: what differs in nothing but seeds is compared with each other.
+    Two,
+}
+
 /// One replicate: the stages that matter of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Side<'a> {
     pub name: String,
+    /// As in [`Target::given`].
+    given: bool,
     pub run: &'a RunRecord,
     /// The stage with the scores and its port, where it is a part of a run.
     pub root: Option<(&'a StageRecord, String)>,
@@ -74,11 +94,11 @@ impl Seeds<'_> {
 pub(super) fn side<'a>(library: &Library<'a>, target: &Target<'a>) -> anyhow::Result<Side<'a>> {
     let Some(stage) = target.stage else {
         let stages = target.run.stages.iter().collect();
-        return Ok(Side { name: target.name.clone(), run: target.run, root: None, stages });
+        return Ok(Side { name: target.name.clone(), given: target.given, run: target.run, root: None, stages });
     };
     let (stage, port) = scored(library, target, stage)?;
     let stages = upstream(target.run, stage);
-    Ok(Side { name: target.name.clone(), run: target.run, root: Some((stage, port)), stages })
+    Ok(Side { name: target.name.clone(), given: target.given, run: target.run, root: Some((stage, port)), stages })
 }
 
 /// The stage and the port of the score table that a stage or one of its ports stands for.
@@ -149,6 +169,7 @@ pub(super) fn parties<'a>(
     library: &Library<'a>,
     sides: Vec<Side<'a>>,
     options: &Options,
+    fewest: Fewest,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Party<'a>>> {
     let seeds = Seeds(options);
@@ -157,6 +178,9 @@ pub(super) fn parties<'a>(
         let traits = traits(library, &seeds, &side)?;
         let alike = |group: &&mut Vec<(Side, Traits)>| {
             let (first, known) = &group[0];
+            if (first.given || side.given) && first.name != side.name {
+                return false;
+            }
             // Instances that one matrix made differ in its axes alone.
             known.whole == traits.whole || (first.run.run == side.run.run && known.template == traits.template)
         };
@@ -167,7 +191,7 @@ pub(super) fn parties<'a>(
     }
     // The same seeds twice are no replicates: they would count as evidence what was only repeated.
     let distinct = |group: &[(Side, Traits)]| labels(group).iter().collect::<BTreeSet<_>>().len() == group.len();
-    let only = groups.len() == 1;
+    let only = groups.len() == 1 && fewest == Fewest::Two;
     let mut parties: Vec<Party> = Vec::new();
     for group in groups {
         let (labels, several) = (labels(&group), group.len() > 1 && distinct(&group));
@@ -187,7 +211,8 @@ pub(super) fn parties<'a>(
 
 fn party(sides: Vec<Side>, seeds: Vec<Option<String>>) -> Party {
     let replicate = |(side, seed): (&Side, Option<String>)| Replicate {
-        run: side.run.run.clone(),
+        run: Some(side.run.run.clone()),
+        file: None,
         stage: side.root.as_ref().map(|(stage, _)| stage.name.clone()),
         port: side.root.as_ref().map(|(_, port)| port.clone()),
         seed,

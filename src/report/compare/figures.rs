@@ -7,11 +7,12 @@ use serde_json::Value;
 use super::arms::Party;
 use super::library::Library;
 use super::stages::{Matched, instances};
-use super::tables::EpisodePart;
+use super::tables::{EpisodePart, Table};
 use super::{Cost, Figure, Options, Source, Spent};
 use crate::engine::history::StageRecord;
 use crate::eval::replicates::deviation;
-use crate::eval::{SummaryRow, mean};
+use crate::eval::score::{Resampling, summarise};
+use crate::eval::{ScoreRow, SummaryRow, mean};
 use crate::table::Row;
 use crate::train::log::TrainLog;
 
@@ -97,6 +98,28 @@ fn of_stage(library: &Library, stage: &StageRecord) -> anyhow::Result<Vec<(Sourc
         .collect();
     found.extend(own);
     Ok(found)
+}
+
+/// The numbers of summaries of a table whose stages are not known: those that `eval.toolwoz` would sum up.
+pub(super) fn of_scores(table: &Table) -> Vec<Figure> {
+    let none = Resampling { samples: 0, confidence: 0.95, seed: 0 };
+    let mut found: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
+    for (place, arm) in table.arms.iter().enumerate() {
+        for one in arm {
+            let scores: Vec<ScoreRow> = one.scores.values().cloned().collect();
+            for (name, value) in numbers(&summarise(&scores, none)) {
+                found.entry(name).or_insert_with(|| vec![Vec::new(); table.arms.len()])[place].push(value);
+            }
+        }
+    }
+    let figure = |(name, arms): (String, Vec<Vec<f64>>)| Figure {
+        stage: table.name.clone(),
+        source: Source::Summary,
+        name,
+        values: arms.iter().map(|values| mean(values)).collect(),
+        spreads: arms.iter().map(|values| deviation(values)).collect(),
+    };
+    found.into_iter().map(figure).collect()
 }
 
 /// The numbers of a summary that no metric shows.

@@ -6,6 +6,7 @@
 pub mod arms;
 pub mod condition;
 mod figures;
+pub mod files;
 mod flips;
 pub mod gate;
 pub mod library;
@@ -14,6 +15,7 @@ mod metrics;
 mod stages;
 mod tables;
 pub mod text;
+mod trials;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,7 @@ use serde::Serialize;
 
 pub use arms::{NoScoreTable, Target};
 use library::Library;
+pub use trials::trials;
 
 /// What is compared, and how.
 #[derive(Clone, Debug)]
@@ -48,20 +51,13 @@ impl Default for Options {
 pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyhow::Result<Comparison> {
     let mut notes = Vec::new();
     let sides = targets.iter().map(|target| arms::side(library, target)).collect::<anyhow::Result<Vec<_>>>()?;
-    let parties = arms::parties(library, sides, options, &mut notes)?;
+    let parties = arms::parties(library, sides, options, arms::Fewest::Two, &mut notes)?;
     ensure!(parties.len() > 1, "there is nothing to compare: name two runs, or two stages of a run");
     let rows = stages::matched(options, &parties);
     let (parameters, lone_stages) = stages::parameters(library, options, &parties, &rows)?;
     let tables = tables::tables(library, options, &parties, &rows, &mut notes)?;
     let names: Vec<String> = parties.iter().map(|party| party.arm.name.clone()).collect();
-    let (mut metrics, mut flips) = (Vec::new(), Vec::new());
-    for table in &tables {
-        if table.is_the_same() && !options.all {
-            notes.push(format!("`{}`: the same scores", table.name));
-        }
-        metrics.extend(metrics::metrics(table, &names));
-        flips.extend(flips::flips(table));
-    }
+    let (metrics, flips) = told(&tables, &names, options, &mut notes);
     Ok(Comparison {
         parameters,
         lone_stages,
@@ -73,6 +69,24 @@ pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyh
         gates: Vec::new(),
         arms: parties.into_iter().map(|party| party.arm).collect(),
     })
+}
+
+/// What score tables come to, wherever they are from.
+fn told(
+    tables: &[tables::Table],
+    names: &[String],
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> (Vec<Metric>, Vec<Flips>) {
+    let (mut metrics, mut flips) = (Vec::new(), Vec::new());
+    for table in tables {
+        if table.is_the_same() && !options.all {
+            notes.push(format!("`{}`: the same scores", table.name));
+        }
+        metrics.extend(metrics::metrics(table, names));
+        flips.extend(flips::flips(table));
+    }
+    (metrics, flips)
 }
 
 impl Comparison {
@@ -126,15 +140,18 @@ pub struct Arm {
     pub replicates: Vec<Replicate>,
 }
 
-/// A run, or a stage of a run, that is an arm or one of its repetitions.
+/// A run, a stage of a run, or a part of a file that is an arm or one of its repetitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Replicate {
-    /// The run.
-    pub run: String,
+    /// The run; `None` of what is in a file.
+    pub run: Option<String>,
     /// The stage with the scores, where a part of a run is compared.
     pub stage: Option<String>,
     /// Its output.
     pub port: Option<String>,
+    /// The file with the scores and the arm in it, as in `results.parquet:base`, where they are in none of the store's runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The seed, or the seeds, by which it differs from others; `None` where it differs from none.
     pub seed: Option<String>,
 }

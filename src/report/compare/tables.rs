@@ -57,9 +57,9 @@ pub(super) struct Scored {
     /// The seed that tells its replicate from others.
     pub seed: Option<String>,
     /// The content of the tasks that were played.
-    tasks: Option<String>,
-    /// The content of the table.
-    digest: String,
+    pub tasks: Option<String>,
+    /// The content of the table, where it is a stage's.
+    pub digest: Option<String>,
 }
 
 /// A score table of all arms: for each its replicates.
@@ -72,11 +72,17 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Whether all replicates of all arms hold the same bytes.
+    /// Whether all arms' replicates hold the same scores.
     pub fn is_the_same(&self) -> bool {
-        let digests: Vec<Vec<&str>> =
-            self.arms.iter().map(|arm| arm.iter().map(|one| one.digest.as_str()).collect()).collect();
-        digests.windows(2).all(|pair| pair[0] == pair[1])
+        let alike = |pair: &[Vec<Scored>]| {
+            let same = |(a, b): (&Scored, &Scored)| match (&a.digest, &b.digest) {
+                (Some(a), Some(b)) => a == b,
+                // Of an arm in a file the rows are all there is.
+                _ => a.scores == b.scores,
+            };
+            pair[0].len() == pair[1].len() && pair[0].iter().zip(&pair[1]).all(same)
+        };
+        self.arms.windows(2).all(alike)
     }
 }
 
@@ -173,7 +179,7 @@ fn read(library: &Library, run: &RunRecord, stage: &StageRecord, port: Option<&s
             tasks = tasks_of(&played);
         }
     }
-    Ok(Some(Scored { scores, episodes, seed: None, tasks, digest: artifact.digest.clone() }))
+    Ok(Some(Scored { scores, episodes, seed: None, tasks, digest: Some(artifact.digest.clone()) }))
 }
 
 /// The content of the tasks that a stage read.

@@ -89,9 +89,9 @@ fn header(first: &[&str], arms: &[Arm]) -> Vec<String> {
 
 fn arms(comparison: &Comparison) -> Part {
     let row = |(place, arm): (usize, &Arm)| {
-        let what = |replicate: &super::Replicate| match &replicate.stage {
-            Some(stage) => format!("{} {stage}", replicate.run),
-            None => replicate.run.clone(),
+        let what = |replicate: &super::Replicate| {
+            let parts = [&replicate.run, &replicate.stage, &replicate.file];
+            parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
         };
         let runs = arm.replicates.iter().map(what).collect::<Vec<_>>().join("\n");
         let seeds =
@@ -99,11 +99,20 @@ fn arms(comparison: &Comparison) -> Part {
         vec![arm.name.clone(), runs, seeds, if place == 0 { "baseline" } else { "" }.to_owned()]
     };
     let rows: Vec<Vec<String>> = comparison.arms.iter().enumerate().map(row).collect();
-    let header = ["arm", "run", "seed", ""].map(str::to_owned).to_vec();
+    let from = if files(comparison) { "file" } else { "run" };
+    let header = ["arm", from, "seed", ""].map(str::to_owned).to_vec();
     Part { title: String::new(), header, rows, below: Vec::new() }
 }
 
+/// Whether the scores are from files: nobody knows the parameters then.
+fn files(comparison: &Comparison) -> bool {
+    comparison.arms.iter().flat_map(|arm| &arm.replicates).all(|one| one.file.is_some())
+}
+
 fn parameters(comparison: &Comparison) -> Option<Part> {
+    if files(comparison) {
+        return None;
+    }
     let absent = || "-".to_owned();
     let rows = comparison.parameters.iter().map(|parameter| {
         let values = parameter.values.iter().map(|value| value.clone().unwrap_or_else(absent));

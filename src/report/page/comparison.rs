@@ -52,8 +52,13 @@ fn flips(material: &Material) -> anyhow::Result<Option<Content>> {
 fn groups_of<'a>(material: &Material<'a>) -> anyhow::Result<Vec<(String, Vec<Target<'a>>)>> {
     let mut groups: Vec<(String, Vec<Target>)> = Vec::new();
     if material.runs.len() > 1 {
-        let target =
-            |(index, run): (usize, &&'a _)| Target { name: Material::letter(index), run, stage: None, port: None };
+        let target = |(index, run): (usize, &&'a _)| Target {
+            name: Material::letter(index),
+            given: false,
+            run,
+            stage: None,
+            port: None,
+        };
         groups.push(("Runs".to_owned(), material.runs.iter().enumerate().map(target).collect()));
     }
     for found in material.outputs(ComparisonRow::TYPE)? {
@@ -64,6 +69,7 @@ fn groups_of<'a>(material: &Material<'a>) -> anyhow::Result<Vec<(String, Vec<Tar
             } else {
                 arm.clone()
             },
+            given: false,
             run,
             stage: Some(found.stage),
             port: Some(arm.as_str()),
@@ -87,7 +93,7 @@ fn baseline(material: &Material, run: usize, stage: &StageRecord) -> Option<Stri
 
 fn group(material: &Material, title: &str, mut comparison: Comparison) -> anyhow::Result<Value> {
     let replicate = |one: &Replicate| {
-        let run = material.runs.iter().position(|run| run.run == one.run);
+        let run = material.runs.iter().position(|run| Some(&run.run) == one.run.as_ref());
         let tables = run.map(|run| episodes(material, run, one.stage.as_deref()));
         json!({"seed": one.seed, "tables": tables})
     };
