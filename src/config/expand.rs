@@ -115,7 +115,7 @@ fn fan(template: &Template, index: &Index, fans: &[Option<Fan>], problems: &mut 
     whole.then_some(fan)
 }
 
-/// The fan of a stage's inputs with its own matrix and the sweeps of the command line.
+/// The fan of a stage's inputs with its own matrix and the sweeps of files and the command line.
 fn own(template: &Template, mut fan: Fan, sweeps: &[Sweep], problems: &mut Vec<Diagnostic>) -> Option<Fan> {
     if template.matrix_wrong {
         return None;

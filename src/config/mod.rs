@@ -1,5 +1,6 @@
 //! YAML and TOML into a checked graph: every mistake of a file at once, each with its place and a hint.
 
+mod change;
 mod connect;
 pub mod diagnostic;
 mod expand;

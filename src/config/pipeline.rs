@@ -51,9 +51,9 @@ pub fn load_through(path: &Path, sets: &[String], open: Open) -> Result<Pipeline
 
 fn load_with(sources: Sources, path: &Path, sets: &[String], open: Open) -> Result<Pipeline, Diagnostics> {
     let mut reader = Reader::new(open, sources);
-    let pipeline = reader.read(path).and_then(|mut root| {
+    let pipeline = reader.read(path).and_then(|(mut root, changes)| {
         let files = reader.sources.paths().map(Path::to_owned).collect();
-        let sweeps = sweep::apply(&mut reader, &mut root, sets);
+        let sweeps = sweep::apply(&mut reader, &mut root, changes, sets);
         let (description, graph) = assemble(&mut reader, &mut root, &sweeps)?;
         Some(Pipeline { path: path.to_owned(), files, description, graph })
     });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::change::Changes;
 use super::diagnostic::{Diagnostic, Sources};
 use super::params::Setter;
 use super::stage::unknown_keys;
@@ -31,8 +32,8 @@ impl<'a> Reader<'a> {
         Self { open, sources, problems: Vec::new() }
     }
 
-    /// Reads a file and those below it; `None` where there is nothing to go on with.
-    pub fn read(&mut self, path: &Path) -> Option<Node> {
+    /// Reads a file and those below it into one tree and what they sweep in it; `None` where there is nothing to go on with.
+    pub fn read(&mut self, path: &Path) -> Option<(Node, Changes)> {
         // The file asked for stands first, the base of all last.
         let mut files: Vec<(PathBuf, Node)> = Vec::new();
         let mut next = Some((path.to_owned(), None));
@@ -42,7 +43,9 @@ impl<'a> Reader<'a> {
             next = self.base(&files)?;
         }
         let mut merged: Option<Node> = None;
+        let mut changes = Changes::default();
         for (_, root) in files.into_iter().rev() {
+            changes.go_on(&root, &mut self.problems);
             let sets = root.get("set").cloned();
             let mut whole = match merged {
                 None => root,
@@ -53,7 +56,7 @@ impl<'a> Reader<'a> {
             }
             merged = Some(whole);
         }
-        merged
+        Some((merged?, changes))
     }
 
     /// One file as a tree; `named` is where another file names it.
@@ -91,13 +94,13 @@ impl<'a> Reader<'a> {
             self.problems.push(Diagnostic::at(span, message));
             return None;
         }
-        let known = ["name", "description", "extends", "params", "set", "stages"];
+        let known = ["name", "description", "extends", "params", "set", "sweep", "stages"];
         unknown_keys(&root, &known, "a pipeline", &mut self.problems);
-        for key in ["params", "set"] {
+        for (key, values) in [("params", "values"), ("set", "values"), ("sweep", "lists of values")] {
             if let Some(node) = root.get(key)
                 && !matches!(node.value, Value::Map(_) | Value::Null)
             {
-                let message = format!("`{key}` is {}, expected a map of names to values", node.describe());
+                let message = format!("`{key}` is {}, expected a map of names to {values}", node.describe());
                 self.problems.push(Diagnostic::at(node.span, message));
             }
         }
@@ -127,12 +130,12 @@ impl<'a> Reader<'a> {
     /// The extending file's name, parameters and stages over those of the base.
     fn merge(&mut self, mut base: Node, over: Node) -> Node {
         let (Value::Map(entries), Value::Map(over)) = (&mut base.value, over.value) else { return base };
-        entries.retain(|(key, _)| key.text != "set" && key.text != "extends");
+        entries.retain(|(key, _)| !["set", "sweep", "extends"].contains(&key.text.as_str()));
         for (key, value) in over {
             let target = entries.iter_mut().find(|(name, _)| name.text == key.text);
             match (key.text.as_str(), target) {
                 ("params" | "stages", Some((_, target))) => self.merge_map(target, value, key.text == "params"),
-                ("set" | "extends", _) => {}
+                ("set" | "sweep" | "extends", _) => {}
                 (_, Some((_, target))) => *target = value,
                 (_, None) => entries.push((key, value)),
             }

@@ -100,6 +100,14 @@ pub fn pipeline() -> Value {
                 "description": "What differs from the base: `stage.parameter: value` or `params.NAME: value`.",
                 "propertyNames": {"pattern": "^[A-Za-z0-9_-]+(\\.[^.]+)+$"},
             },
+            "sweep": {
+                "type": ["object", "null"],
+                "description": "What is tried with several values, `stage.parameter: [value, value]` or `params.NAME: [value, value]`, \
+                     as `--set` does from the command line: every stage that uses the parameter becomes one instance for each value, \
+                     and what reads it fans out too.",
+                "propertyNames": {"pattern": "^[A-Za-z0-9_-]+(\\.[^.]+)+$"},
+                "additionalProperties": {"type": "array", "minItems": 1},
+            },
             "stages": {
                 "type": "object",
                 "description": "The stages by name.",

@@ -29,7 +29,7 @@ pub struct Template {
     /// Whether it has one that could not be read.
     pub matrix_wrong: bool,
     /// The axes that it fans out over where it would collect, and whether a parameter of the pipeline bears the name: such an
-    /// axis is there only when the command line sweeps it.
+    /// axis is there only when a file or the command line sweeps it.
     pub each: Vec<(Key, bool)>,
     /// How it is run.
     pub policy: Policy,

@@ -1,18 +1,17 @@
-//! `--set` on the command line: one value changes a parameter, several make a matrix over it.
+//! `--set` on the command line and `sweep` in a file: one value changes a parameter, several make a matrix over it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::rc::Rc;
 
+use super::change::{self, Change, Changes};
 use super::diagnostic::Diagnostic;
 use super::fan::Axis;
 use super::matrix;
 use super::params::{Setter, mentions, rename};
 use super::read::Reader;
-use super::yaml;
-use crate::value::{Key, Node, Span, Value};
+use crate::value::{Key, Node, Value};
 
-/// A matrix that the command line puts over a pipeline.
+/// A matrix that a file's `sweep` or the command line puts over a pipeline.
 pub struct Sweep {
     /// Its one axis.
     pub axis: Rc<Axis>,
@@ -20,21 +19,15 @@ pub struct Sweep {
     pub stage: Option<String>,
 }
 
-/// One `--set`.
-struct Change {
-    key: Key,
-    values: Vec<Node>,
-}
-
-/// Applies changes, `PATH=VALUE` or `PATH=VALUE,VALUE`, to a pipeline's tree. Of two that change the same the later one counts.
-pub fn apply(reader: &mut Reader, root: &mut Node, sets: &[String]) -> Vec<Sweep> {
-    let mut changes: Vec<Change> = Vec::new();
+/// Applies what the files sweep and then changes from the command line, `PATH=VALUE` or `PATH=VALUE,VALUE`, to a pipeline's tree.
+/// Of two that change the same the later one counts.
+pub fn apply(reader: &mut Reader, root: &mut Node, mut changes: Changes, sets: &[String]) -> Vec<Sweep> {
     for text in sets {
-        if let Some(change) = read(reader, text) {
-            changes.retain(|earlier| earlier.key.text != change.key.text);
-            changes.push(change);
+        if let Some(change) = change::read(reader, text) {
+            changes.add(change);
         }
     }
+    let changes = changes.into_list();
     let names = axis_names(root, &changes);
     let mut sweeps = Vec::new();
     for change in changes {
@@ -44,73 +37,6 @@ pub fn apply(reader: &mut Reader, root: &mut Node, sets: &[String]) -> Vec<Sweep
         }
     }
     sweeps
-}
-
-fn read(reader: &mut Reader, text: &str) -> Option<Change> {
-    let file = reader.sources.add(Path::new("--set"), text.to_owned());
-    let Some((path, values)) = text.split_once('=') else {
-        let span = Span { file, start: 0, end: text.len() };
-        reader.problems.push(Diagnostic::at(span, "expected `PATH=VALUE`").help("as in `--set harvest.beam=16`"));
-        return None;
-    };
-    let begin = path.len() - path.trim_start().len();
-    let key = Key { text: path.trim().to_owned(), span: Span { file, start: begin, end: path.trim_end().len() } };
-    let parts = parts(values);
-    let mut read = Vec::new();
-    for &(start, part) in &parts {
-        let offset = path.len() + 1 + start;
-        if parts.len() > 1 && part.trim().is_empty() {
-            let span = Span { file, start: offset, end: offset + part.len().max(1) };
-            let problem = Diagnostic::at(span, "a value of the sweep is missing");
-            reader.problems.push(problem.help("a text that holds commas stands in quotes: `a.text='\"x,y\"'`"));
-            return None;
-        }
-        match yaml::read(file, part) {
-            Ok(mut value) => {
-                shift(&mut value, offset);
-                read.push(value);
-            }
-            Err(mut problems) => {
-                for (span, _) in problems.iter_mut().filter_map(|problem| problem.place.as_mut()) {
-                    (span.start, span.end) = (span.start + offset, span.end + offset);
-                }
-                reader.problems.extend(problems);
-                return None;
-            }
-        }
-    }
-    Some(Change { key, values: read })
-}
-
-/// The parts of a value between commas that stand outside of quotes and brackets, and where each begins.
-fn parts(text: &str) -> Vec<(usize, &str)> {
-    let mut parts = Vec::new();
-    let (mut start, mut depth, mut quote, mut escaped) = (0, 0usize, None, false);
-    // A quote opens only where a value begins: `it's` holds none.
-    let mut fresh = true;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some('"'), '\\') if !escaped => {
-                escaped = true;
-                continue;
-            }
-            (Some(open), _) if c == open && !escaped => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') if fresh => quote = Some(c),
-            (None, '[' | '{') if fresh || depth > 0 => depth += 1,
-            (None, ']' | '}') => depth = depth.saturating_sub(1),
-            (None, ',') if depth == 0 => {
-                parts.push((start, &text[start..at]));
-                start = at + 1;
-            }
-            _ => {}
-        }
-        escaped = false;
-        // After a closing `'` another one goes on with the same text.
-        fresh = quote.is_none() && (c.is_whitespace() && fresh || matches!(c, ',' | '[' | '{' | ':' | '\''));
-    }
-    parts.push((start, &text[start..]));
-    parts
 }
 
 /// An axis bears the last part of its path, or the whole path where that part alone could mean another axis.
@@ -144,6 +70,9 @@ fn one(reader: &mut Reader, root: &mut Node, change: Change, name: &str) -> Opti
     let first = values.first()?.clone();
     let reference = format!("${{matrix.{name}}}");
     let sweeps = values.len() > 1;
+    if sweeps && refers(reader, &values) {
+        return None;
+    }
     let stage = key.text.split('.').next().filter(|stage| *stage != "params").map(str::to_owned);
     let value = match (sweeps, &stage) {
         (true, Some(_)) => Node { value: Value::Text(reference.clone()), span: first.span },
@@ -161,6 +90,19 @@ fn one(reader: &mut Reader, root: &mut Node, change: Change, name: &str) -> Opti
     }
     let named = Key { text: name.to_owned(), span: key.span };
     Some(Sweep { axis: matrix::axis(&named, &values, &reader.sources, &mut reader.problems), stage })
+}
+
+/// Whether a value of a sweep is made of another one, which is told: values give instances their names and stay as they are written.
+fn refers(reader: &mut Reader, values: &[Node]) -> bool {
+    let referring = |value: &&Node| mentions(value, "${params.") || mentions(value, "${matrix.");
+    let before = reader.problems.len();
+    for value in values.iter().filter(referring) {
+        let problem = Diagnostic::at(value.span, "a value of a sweep refers to another value");
+        reader
+            .problems
+            .push(problem.help("write the value itself; to sweep a parameter of the pipeline, sweep `params.NAME`"));
+    }
+    reader.problems.len() > before
 }
 
 /// Lets every stage that uses a parameter of the pipeline use the axis in its stead.
@@ -188,37 +130,4 @@ fn sweep_parameter(reader: &mut Reader, root: &mut Node, key: &Key, reference: &
         return None;
     }
     Some(())
-}
-
-fn shift(node: &mut Node, by: usize) {
-    node.span.start += by;
-    node.span.end += by;
-    match &mut node.value {
-        Value::List(items) => items.iter_mut().for_each(|item| shift(item, by)),
-        Value::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
-            key.span.start += by;
-            key.span.end += by;
-            shift(value, by);
-        }),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commas_part_values_outside_of_quotes_and_brackets() {
-        let texts = |text: &str| parts(text).into_iter().map(|(_, part)| part.to_owned()).collect::<Vec<_>>();
-        assert_eq!(texts("1e-4,3e-4"), ["1e-4", "3e-4"]);
-        assert_eq!(texts("it's, so"), ["it's", " so"]);
-        assert_eq!(texts("a[0],b]"), ["a[0]", "b]"]);
-        assert_eq!(texts(r#""x,\"y",'it''s, z'"#), [r#""x,\"y""#, "'it''s, z'"]);
-        for whole in ["[1, 2]", "{a: 1, b: [2, 3]}", "\"x,y\"", "'x,y'", "{a: 'x], y'}", "", "[1, 2"] {
-            assert_eq!(texts(whole), [whole]);
-        }
-        assert_eq!(texts("1,"), ["1", ""]);
-        assert_eq!(parts("ab, cd")[1], (3, " cd"));
-    }
 }

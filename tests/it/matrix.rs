@@ -218,6 +218,60 @@ fn sweeps_of_a_stage_and_of_the_pipeline_multiply() {
 }
 
 #[test]
+fn a_file_sweeps_as_the_command_line_does() {
+    let project = Project::new();
+    project.write("p.yaml", SWEPT);
+    let sets = ["p.yaml", "--set", "b.env.T=t1,t2,\"t,3\"", "--set", "params.seed=1,2e0"];
+    let sweep = "sweep: {b.env.T: [t1, t2, \"t,3\"], params.seed: [1, 2e0]}\n";
+    project.write("over.yaml", &format!("name: over\nextends: p.yaml\n{sweep}"));
+    project.write("alone.yaml", &format!("{SWEPT}{sweep}"));
+    let from_sets = graph(&project, &sets);
+    assert!(from_sets.contains_key("b[T=t1,seed=2e0]"), "{from_sets:?}");
+    let event = project.run(&sets);
+    assert_eq!(counts(&event), (2 + 6 + 1, 0, 0), "{event}");
+    assert_eq!(ran(&project).len(), 8);
+    for file in ["over.yaml", "alone.yaml"] {
+        assert_eq!(graph(&project, &[file]), from_sets, "{file}");
+        let plan = project.ok(&["plan", file]);
+        assert_eq!(plan.lines().filter(|line| line.contains(" fresh ")).count(), 9, "{plan}");
+        assert_eq!(plan.lines().count(), 9, "{plan}");
+    }
+    // `c` read its six inputs under the same names, so that nothing is left for either file to compute.
+    assert_eq!(counts(&project.run(&["over.yaml"])), (0, 9, 0));
+    assert!(ran(&project).is_empty());
+}
+
+#[test]
+fn the_command_line_and_an_extending_file_replace_what_a_file_sweeps() {
+    let project = Project::new();
+    project.write("p.yaml", SWEPT);
+    project.write("base.yaml", "name: b\nextends: p.yaml\nsweep: {b.env.T: [t1, t2], params.seed: [1, 2]}\n");
+    let names = |arguments: &[&str]| graph(&project, arguments).into_keys().collect::<Vec<_>>();
+    let four = ["b[T=t1,seed=1]", "b[T=t1,seed=2]", "b[T=t2,seed=1]", "b[T=t2,seed=2]"];
+    let all = [&["a[seed=1]", "a[seed=2]"], &four[..], &["c"]].concat();
+    assert_eq!(names(&["base.yaml"]), all);
+    // Inherited whole, one entry replaced, and one ended: by `set`, or by the parameter given anew.
+    let over = |rest: &str| {
+        project.write("over.yaml", &format!("name: o\nextends: base.yaml\n{rest}\n"));
+        names(&["over.yaml"])
+    };
+    assert_eq!(over(""), all);
+    let seeds = ["a[seed=1]", "a[seed=2]", "b[T=t3,seed=1]", "b[T=t3,seed=2]", "b[T=t4,seed=1]", "b[T=t4,seed=2]", "c"];
+    assert_eq!(over("sweep: {b.env.T: [t3, t4]}"), seeds);
+    assert_eq!(over("set: {b.env.T: t3}"), ["a[seed=1]", "a[seed=2]", "b[seed=1]", "b[seed=2]", "c"]);
+    assert_eq!(over("sweep: {b.env.T: [t3]}"), ["a[seed=1]", "a[seed=2]", "b[seed=1]", "b[seed=2]", "c"]);
+    assert_eq!(over("params: {seed: 5}"), ["a", "b[T=t1]", "b[T=t2]", "c"]);
+    // The command line the same, over the file that is asked for.
+    assert_eq!(names(&["base.yaml", "--set", "b.env.T=t3,t4"]), seeds);
+    assert_eq!(names(&["base.yaml", "--set", "params.seed=5"]), ["a", "b[T=t1]", "b[T=t2]", "c"]);
+    assert_eq!(names(&["base.yaml", "--set", "params.seed=5", "--set", "b.env={}"]), ["a", "b", "c"]);
+    // A value that ended a sweep is the one that the stages use.
+    over("set: {params.seed: 7, b.env.T: t7}");
+    project.run(&["over.yaml"]);
+    assert_eq!(ran(&project), ["a s7", "b s7 t7"]);
+}
+
+#[test]
 fn each_may_name_a_parameter_that_only_a_sweep_makes_an_axis() {
     let project = Project::new();
     project.write("p.yaml", &SWEPT.replace("in: {b: b.x}", "in: {b: b.x}\n    each: [seed]"));

@@ -34,6 +34,13 @@ stages:
     with: {command: "ls {in.tasks} > {out.l}; echo ${params.seed}", outputs: {l: {path: l, type: "notes/v1"}}}
 "#;
 
+const SWEEP: &str = r#"
+name: s
+extends: _base.yaml
+set: {corpus.dialogues: 20}
+sweep: {corpus.seed: [1, 2], corpus.noise: [0.1, 2e-1]}
+"#;
+
 /// Words that mean something in a pipeline.
 const TOKENS: &[&str] = &[
     "${params.seed}",
@@ -80,6 +87,8 @@ const TOKENS: &[&str] = &[
     "each",
     "extends: ",
     "set: ",
+    "sweep: ",
+    "params.seed: [1, 2]",
     "params",
     "stages",
     "with",
@@ -103,7 +112,7 @@ fn originals() -> Vec<Vec<u8>> {
     files.sort();
     let mut texts: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
     // What uses most of the language stands for many.
-    for text in [MATRIX, crate::matrix::PIPELINE, crate::matrix::SWEPT] {
+    for text in [MATRIX, SWEEP, crate::matrix::PIPELINE, crate::matrix::SWEPT] {
         texts.extend(std::iter::repeat_n(text.as_bytes().to_vec(), 20));
     }
     texts
