@@ -32,14 +32,36 @@ pub fn percentile_interval(values: &[f64], samples: usize, confidence: f64, seed
     if values.is_empty() || samples == 0 {
         return None;
     }
-    let means = resampled_means(values, samples, seed);
+    Some(percentiles(&resampled_means(values, samples, seed), confidence))
+}
+
+/// The percentile bootstrap interval of the sum of `values` over the sum of `weights`, pairs resampled together: as
+/// [`percentile_interval`] where all weights are 1. `None` of no values or no samples, or of lists that differ in length.
+pub fn ratio_interval(values: &[f64], weights: &[f64], samples: usize, confidence: f64, seed: u64) -> Option<Interval> {
+    if values.is_empty() || samples == 0 || values.len() != weights.len() {
+        return None;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let count = values.len() as u32;
+    let mut resample = || {
+        let places = values.iter().map(|_| random.random_range(0..count) as usize);
+        let (value, weight) = places.fold((0.0, 0.0), |sum, at| (sum.0 + values[at], sum.1 + weights[at]));
+        value / weight
+    };
+    let mut ratios: Vec<f64> = (0..samples).map(|_| resample()).collect();
+    ratios.sort_by(f64::total_cmp);
+    Some(percentiles(&ratios, confidence))
+}
+
+/// The ends between which the middle `confidence` of sorted values lie, interpolated.
+fn percentiles(sorted: &[f64], confidence: f64) -> Interval {
     let percentile = |share: f64| {
-        let place = share.clamp(0.0, 1.0) * (means.len() - 1) as f64;
-        let (below, above) = (means[place.floor() as usize], means[place.ceil() as usize]);
+        let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+        let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
         below + (above - below) * place.fract()
     };
     let tail = (1.0 - confidence) / 2.0;
-    Some(Interval { low: percentile(tail), high: percentile(1.0 - tail) })
+    Interval { low: percentile(tail), high: percentile(1.0 - tail) }
 }
 
 /// The two-sided p value of a mean difference against none, by the paired bootstrap: the differences are shifted to mean 0
@@ -137,6 +159,15 @@ mod tests {
         seed: u32,
         num_samples: Option<u32>,
         p: Option<f64>,
+    }
+
+    #[test]
+    fn a_ratio_with_equal_weights_is_a_mean() {
+        let values = [1.0, 4.0, 2.5, 7.0];
+        let mean = percentile_interval(&values, 500, 0.9, 3).unwrap();
+        let ratio = ratio_interval(&values, &[1.0; 4], 500, 0.9, 3).unwrap();
+        assert!((mean.low - ratio.low).abs() < 1e-12 && (mean.high - ratio.high).abs() < 1e-12);
+        assert!(ratio_interval(&values, &[1.0; 3], 500, 0.9, 3).is_none());
     }
 
     #[test]

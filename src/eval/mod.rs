@@ -7,6 +7,7 @@ pub mod compare;
 pub mod instructions;
 pub mod mersenne;
 pub mod permutation;
+pub mod perplexity;
 pub mod replicates;
 pub mod score;
 pub mod stratify;

@@ -10,6 +10,7 @@ pub mod dialogue_simulate;
 pub mod endpoint;
 pub mod eval_compare;
 pub mod eval_instructions;
+pub mod eval_perplexity;
 pub mod eval_toolwoz;
 pub mod josh_harvest;
 pub mod josh_import;
@@ -120,6 +121,7 @@ pub static KINDS: &[Kind] = &[
     compatible::<eval_toolwoz::EvalToolwoz>(),
     kind::<eval_compare::EvalCompare>(),
     kind::<eval_instructions::EvalInstructions>(),
+    kind::<eval_perplexity::EvalPerplexity>(),
     kind::<command_run::CommandRun>(),
 ];
 
@@ -174,4 +176,6 @@ pub static ROWS: &[RowType] = &[
     row::<crate::eval::compare::ComparisonRow>(),
     row::<crate::eval::instructions::AnswerRow>(),
     row::<crate::eval::instructions::AbilityRow>(),
+    row::<crate::eval::perplexity::PassageRow>(),
+    row::<crate::eval::perplexity::PerplexityRow>(),
 ];
