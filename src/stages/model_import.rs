@@ -1,6 +1,6 @@
 //! `model.import`: a model that others made, as a bundle.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use schemars::JsonSchema;
@@ -16,6 +16,7 @@ use crate::model::device::device;
 use crate::model::template::{Date, Settings};
 use crate::model::tokenizer::{TextFiles, Tokenizer};
 
+const FILES: Folder = Folder::new("files", "files/v1");
 const MODEL: Folder = Folder::new("model", bundle::FORMAT);
 
 /// What a person may give a model in place of its own template.
@@ -24,12 +25,17 @@ const TEMPLATE: &str = "chat_template.jinja";
 /// Takes in a model that others made: a folder as Hugging Face's libraries write them, or a GGUF file.
 ///
 /// A folder's files are taken over byte for byte; a GGUF file's weights become `f32`, and its vocabulary `tokenizer.json`. The
-/// content of the files counts for the fingerprint, not their path. Nothing is downloaded.
+/// content of the files counts for the fingerprint, not their path. Nothing is downloaded here: what `dataset.fetch` has fetched
+/// comes in on the input `files`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelImport {
     /// The folder or file, relative to the project.
-    pub path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The folder or file within the input `files`, in place of `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// A chat template in Jinja to use instead of the model's own: a file, relative to the project. `{% generation %}` in it says
     /// what the assistant writes, for models whose own template writes earlier messages anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +58,7 @@ base:
 ";
 
     fn inputs(&self) -> Vec<PortSpec> {
-        Vec::new()
+        vec![FILES.optional()]
     }
 
     fn outputs(&self) -> Vec<PortSpec> {
@@ -60,20 +66,40 @@ base:
     }
 
     fn check(&self) -> Vec<Problem> {
-        let named = [("path", Some(&self.path)), ("chat_template", self.chat_template.as_ref())];
-        let empty = named.into_iter().filter(|(_, path)| path.is_some_and(|path| path.as_os_str().is_empty()));
-        empty.map(|(name, _)| Problem::new(name, "must name a file or folder")).collect()
+        let named = [("path", &self.path), ("file", &self.file), ("chat_template", &self.chat_template)];
+        let empty = named.into_iter().filter(|(_, path)| path.as_ref().is_some_and(|path| path.as_os_str().is_empty()));
+        let mut problems: Vec<Problem> =
+            empty.map(|(name, _)| Problem::new(name, "must name a file or folder")).collect();
+        match (&self.path, &self.file) {
+            (Some(_), None) | (None, Some(_)) => {}
+            (None, None) => problems.push(Problem::new("path", "is missing: where the model lies")),
+            (Some(_), Some(_)) => problems.push(Problem::new("file", "stands in place of `path`: give one of them")),
+        }
+        let inside = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+        if self.file.as_ref().is_some_and(|file| !file.components().all(inside)) {
+            problems.push(Problem::new("file", "must be a path within the input `files`"));
+        }
+        problems
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        match (&self.file, connected.contains(&FILES.name)) {
+            (Some(_), false) => vec![Problem::new("file", "needs the input `files`, which it lies in")],
+            (None, true) => vec![Problem::new("files", "is read only where `file` says which of them is the model")],
+            _ => Vec::new(),
+        }
     }
 
     /// The content of the model's files, by their names within it.
     fn also_depends_on(&self, project: &Path) -> anyhow::Result<Vec<(String, String)>> {
-        let path = project.join(&self.path);
         let mut parts = Vec::new();
-        if path.is_dir() {
-            for name in files(&path)? {
+        // What comes in on `files` counts as an input.
+        let path = self.path.as_ref().map(|path| project.join(path));
+        if let Some(path) = path.as_ref().filter(|path| path.is_dir()) {
+            for name in files(path)? {
                 parts.push((format!("file `{name}`"), content(&path.join(&name))?));
             }
-        } else {
+        } else if let Some(path) = path {
             parts.push(("model".to_owned(), content(&path)?));
         }
         if let Some(template) = &self.chat_template {
@@ -83,7 +109,10 @@ base:
     }
 
     fn run(&self, context: &Context) -> anyhow::Result<()> {
-        let path = context.project.join(&self.path);
+        let path = match (&self.file, &self.path) {
+            (Some(file), _) => context.input(FILES.name)?.join(file),
+            (None, path) => context.project.join(path.as_deref().unwrap_or(Path::new(""))),
+        };
         let checkpoint = Checkpoint::open(&path)?;
         let tokenizer = Bundle::tokenizer(&checkpoint)?;
         let files = self.text(tokenizer.files().clone(), &context.project)?;
@@ -193,6 +222,23 @@ mod tests {
                 fs::read(out.join(&name)).unwrap(),
                 fs::read(bench.project().join("model").join(&name)).unwrap()
             );
+        }
+    }
+
+    #[test]
+    fn a_model_among_fetched_files_is_the_same_as_one_of_the_project() {
+        let bench = project_with_model();
+        let fetched = stage(serde_json::json!({"file": "model"}));
+        assert!(fetched.check().is_empty() && fetched.also_depends_on(&bench.project()).unwrap().is_empty());
+        bench.run(&fetched, &[("files", &bench.project())]).unwrap();
+        let read = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+        assert_eq!(read(&bench.out("model")), read(&bench.project().join("model")));
+        assert_eq!(fetched.check_inputs(&[])[0].field, "file");
+        assert_eq!(stage(serde_json::json!({"path": "model"})).check_inputs(&["files"])[0].field, "files");
+        for wrong in
+            [serde_json::json!({}), serde_json::json!({"path": "a", "file": "b"}), serde_json::json!({"file": "../b"})]
+        {
+            assert_eq!(stage(wrong.clone()).check().len(), 1, "{wrong}");
         }
     }
 
