@@ -42,6 +42,10 @@ pub(super) struct CompareArgs {
     /// Make every run and every stage an arm of its own, also where they differ in seeds only.
     #[arg(long)]
     no_pool: bool,
+    /// Compare each replicate with the baseline's of the same seed: where an arm's training goes on from the baseline of its
+    /// seed, chance that both share is then no difference.
+    #[arg(long)]
+    pair_seeds: bool,
     /// Another parameter or axis of a matrix that makes replicates as `seed` does; several times: several.
     #[arg(long, value_name = "NAME")]
     replicates: Vec<String>,
@@ -81,7 +85,12 @@ pub(super) fn run(args: &CompareArgs, common: &Common) -> Outcome {
             "`--fail-if` judges a comparison, and `--format scores` makes none: write the scores first, then compare"
         )));
     }
-    let options = Options { all: args.all, pool: !args.no_pool, replicates: args.replicates.clone() };
+    let options = Options {
+        all: args.all,
+        pool: !args.no_pool,
+        replicates: args.replicates.clone(),
+        pair_seeds: args.pair_seeds,
+    };
     if let Some(arms) = filed(&args.arms)? {
         if format == Format::Scores {
             return put(&parquet(merged(arms, &options))?, args);

@@ -131,3 +131,22 @@ fn a_difference_is_found_where_there_is_one() {
     let found = found.count();
     assert!(found > 75, "{found} of 100");
 }
+
+#[test]
+fn a_gain_on_seeds_that_differ_much_is_seen_within_them() {
+    let replicate = |level: f64, gain: f64| -> Values<usize> {
+        (0..200).map(|place| (place, level + gain + f64::from(place as u32 % 7) / 10.0)).collect()
+    };
+    let seeds = [(0.1, 0.04), (0.5, 0.05), (0.9, 0.045)];
+    let base: Vec<_> = seeds.iter().map(|(level, _)| replicate(*level, 0.0)).collect();
+    let arm: Vec<_> = seeds.iter().map(|(level, gain)| replicate(*level, *gain)).collect();
+    let pairs: Vec<_> = arm.iter().zip(&base).collect();
+    let (paired, pooled) = (paired_difference(&pairs, 0.95).unwrap(), pooled_difference(&arm, &base, 0.95).unwrap());
+    assert!((paired.mean - 0.045).abs() < 1e-9 && (paired.mean - pooled.mean).abs() < 1e-9 && paired.seeds);
+    assert!(paired.p.unwrap() < 0.01 && pooled.p.unwrap() > 0.5, "{paired:?} {pooled:?}");
+    // Student's t with two degrees of freedom over the three differences.
+    let reach = 4.302_652_729_7 * deviation(&[0.04, 0.05, 0.045]).unwrap() / 3f64.sqrt();
+    assert!((paired.high.unwrap() - 0.045 - reach).abs() < 1e-6, "{paired:?}");
+    let one = paired_difference(&pairs[..1], 0.95).unwrap();
+    assert!(!one.seeds && one.by_dialogue.len() == 200);
+}

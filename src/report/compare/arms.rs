@@ -221,6 +221,36 @@ fn party(sides: Vec<Side>, seeds: Vec<Option<String>>) -> Party {
     Party { arm: Arm { name: sides[0].name.clone(), replicates }, sides }
 }
 
+/// Which replicate of the baseline each of an arm's replicates belongs to, by their seeds.
+pub(super) type Pairing = Option<Vec<usize>>;
+
+/// The pairings of arms with the baseline, the first arm; none where none are asked for.
+pub(super) fn pairings(arms: &[Arm], options: &Options) -> Result<Vec<Pairing>, NoScoreTable> {
+    if !options.pair_seeds {
+        return Ok(vec![None; arms.len()]);
+    }
+    let base = &arms[0];
+    let pairing = |arm: &Arm| {
+        let partner = |one: &Replicate| {
+            let same = |other: &Replicate| other.seed.is_some() && other.seed == one.seed;
+            base.replicates.iter().position(same)
+        };
+        let partners: Option<Vec<usize>> = arm.replicates.iter().map(partner).collect();
+        let found = partners.filter(|partners| partners.len() == base.replicates.len());
+        found.map(Some).ok_or_else(|| {
+            let seeds =
+                |arm: &Arm| arm.replicates.iter().filter_map(|one| one.seed.clone()).collect::<Vec<_>>().join(", ");
+            let (own, others) = (seeds(arm), seeds(base));
+            let (arm, base) = (&arm.name, &base.name);
+            let why = format!(
+                "seeds can be paired only where they are the same: `{arm}` has `{own}`, `{base}` has `{others}`"
+            );
+            NoScoreTable(why)
+        })
+    };
+    arms.iter().map(pairing).collect()
+}
+
 /// Where two arms are called the same, their runs or numbers tell them apart.
 fn name_apart(parties: &mut [Party]) {
     let names: Vec<String> = parties.iter().map(|party| party.arm.name.clone()).collect();

@@ -32,6 +32,9 @@ pub enum FileError {
     /// One name was given to several arms.
     #[error("`{}` has the arms {}: `{name}` can be the name of one, as in `{name}={}:{}`", path.display(), quoted(known), path.display(), known[0])]
     Several { path: PathBuf, name: String, known: Vec<String> },
+    /// Seeds cannot be paired.
+    #[error(transparent)]
+    Seeds(#[from] super::NoScoreTable),
     /// There is a single arm.
     #[error(
         "there is nothing to compare: `{name}` is the only arm; name another file, or compare its seeds with `--no-pool`"
@@ -122,9 +125,8 @@ pub fn compare_files(arms: Vec<FileArm>, options: &Options) -> Result<Comparison
         apart: false,
     };
     let arms: Vec<Arm> = arms.into_iter().map(FileArm::arm).collect();
-    let names: Vec<String> = arms.iter().map(|arm| arm.name.clone()).collect();
     let mut notes = Vec::new();
-    let (metrics, flips) = told(std::slice::from_ref(&table), &names, options, &mut notes);
+    let (metrics, flips) = told(std::slice::from_ref(&table), &arms, options, &mut notes)?;
     Ok(Comparison { arms, metrics, flips, figures: figures::of_scores(&table), notes, ..Comparison::default() })
 }
 

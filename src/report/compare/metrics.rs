@@ -1,11 +1,12 @@
 //! What score tables and episodes come to, and how the arms differ in it.
 
+use super::arms::Pairing;
 use super::tables::{EpisodePart, Scored, Table};
-use super::{Difference, Mean, Method, Metric};
+use super::{Arm, Difference, Mean, Method, Metric};
 use crate::eval::bootstrap::percentile_interval;
 use crate::eval::mean;
 use crate::eval::permutation::sign_flip_p;
-use crate::eval::replicates::{Estimate, Values, deviation, pooled_difference, pooled_mean};
+use crate::eval::replicates::{Estimate, Values, deviation, paired_difference, pooled_difference, pooled_mean};
 use crate::eval::score::{EpisodeOutcome, Resampling, ScoreRow};
 use crate::seed::derive;
 
@@ -52,11 +53,11 @@ const MEASURES: &[Measure] = &[
 ];
 
 /// The metrics of a table.
-pub(super) fn metrics(table: &Table, names: &[String]) -> Vec<Metric> {
-    MEASURES.iter().filter_map(|measure| metric(table, names, measure)).collect()
+pub(super) fn metrics(table: &Table, arms: &[Arm], pairings: &[Pairing]) -> Vec<Metric> {
+    MEASURES.iter().filter_map(|measure| metric(table, arms, pairings, measure)).collect()
 }
 
-fn metric(table: &Table, names: &[String], measure: &Measure) -> Option<Metric> {
+fn metric(table: &Table, named: &[Arm], pairings: &[Pairing], measure: &Measure) -> Option<Metric> {
     let arms: Vec<Vec<Values<&super::tables::Key>>> =
         table.arms.iter().map(|arm| arm.iter().map(|one| values(one, measure)).collect()).collect();
     let any = arms.iter().flatten().flatten().any(|(_, value)| *value != 0.0);
@@ -71,8 +72,10 @@ fn metric(table: &Table, names: &[String], measure: &Measure) -> Option<Metric> 
         means.push(mean_of(&table.arms[place], arm, measure, single));
     }
     let mut differences = vec![None];
-    for (arm, name) in arms.iter().zip(names).skip(1) {
-        differences.push(difference(arm, &arms[0], measure, name, single));
+    for ((arm, named), pairing) in arms.iter().zip(named).zip(pairings).skip(1) {
+        // A table that some replicates lack pairs nothing.
+        let pairing = pairing.as_ref().filter(|pairing| pairing.len() == arm.len() && arm.len() == arms[0].len());
+        differences.push(difference(arm, &arms[0], pairing, (measure, &named.name), single));
     }
     Some(Metric {
         table: table.name.clone(),
@@ -124,11 +127,18 @@ fn mean_of<K: Ord>(tables: &[Scored], arm: &[Values<K>], measure: &Measure, sing
 fn difference<K: Ord>(
     arm: &[Values<K>],
     base: &[Values<K>],
-    measure: &Measure,
-    name: &str,
+    pairing: Option<&Vec<usize>>,
+    (measure, name): (&Measure, &str),
     single: bool,
 ) -> Option<Difference> {
-    let Estimate { mean, low, high, p, by_dialogue, seeds } = pooled_difference(arm, base, RESAMPLING.confidence)?;
+    let found = match pairing {
+        Some(partners) => {
+            let pairs: Vec<_> = arm.iter().zip(partners).map(|(arm, place)| (arm, &base[*place])).collect();
+            paired_difference(&pairs, RESAMPLING.confidence)
+        }
+        None => pooled_difference(arm, base, RESAMPLING.confidence),
+    };
+    let Estimate { mean, low, high, p, by_dialogue, seeds } = found?;
     let keys: std::collections::BTreeSet<&K> = arm.iter().chain(base).flat_map(|values| values.keys()).collect();
     let own = |what: &str| derive(RESAMPLING.seed, &["eval", what, name, measure.name]);
     let flipped = sign_flip_p(&by_dialogue, RESAMPLING.samples, own("p"));
@@ -142,7 +152,11 @@ fn difference<K: Ord>(
         p_dialogues: flipped,
         matched,
         unmatched: keys.len() as u64 - matched,
-        method: if seeds { Method::DialoguesAndSeeds } else { Method::Dialogues },
+        method: match pairing {
+            Some(_) if seeds => Method::SeedsInPairs,
+            None if seeds => Method::DialoguesAndSeeds,
+            _ => Method::Dialogues,
+        },
     };
     if !single {
         return Some(found);

@@ -35,11 +35,13 @@ pub struct Options {
     pub pool: bool,
     /// Parameters and axes of matrices that make replicates as `seed` does.
     pub replicates: Vec<String>,
+    /// Whether the replicates of one seed belong together, as where one arm's training goes on from the other's.
+    pub pair_seeds: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { all: false, pool: true, replicates: Vec::new() }
+        Self { all: false, pool: true, replicates: Vec::new(), pair_seeds: false }
     }
 }
 
@@ -56,8 +58,8 @@ pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyh
     let rows = stages::matched(options, &parties);
     let (parameters, lone_stages) = stages::parameters(library, options, &parties, &rows)?;
     let tables = tables::tables(library, options, &parties, &rows, &mut notes)?;
-    let names: Vec<String> = parties.iter().map(|party| party.arm.name.clone()).collect();
-    let (metrics, flips) = told(&tables, &names, options, &mut notes);
+    let arms: Vec<Arm> = parties.iter().map(|party| party.arm.clone()).collect();
+    let (metrics, flips) = told(&tables, &arms, options, &mut notes)?;
     Ok(Comparison {
         parameters,
         lone_stages,
@@ -67,26 +69,27 @@ pub fn compare(library: &Library, targets: &[Target], options: &Options) -> anyh
         costs: figures::costs(library, options, &parties, &rows)?,
         notes,
         gates: Vec::new(),
-        arms: parties.into_iter().map(|party| party.arm).collect(),
+        arms,
     })
 }
 
 /// What score tables come to, wherever they are from.
 fn told(
     tables: &[tables::Table],
-    names: &[String],
+    arms: &[Arm],
     options: &Options,
     notes: &mut Vec<String>,
-) -> (Vec<Metric>, Vec<Flips>) {
+) -> Result<(Vec<Metric>, Vec<Flips>), NoScoreTable> {
+    let pairings = arms::pairings(arms, options)?;
     let (mut metrics, mut flips) = (Vec::new(), Vec::new());
     for table in tables {
         if table.is_the_same() && !options.all {
             notes.push(format!("`{}`: the same scores", table.name));
         }
-        metrics.extend(metrics::metrics(table, names));
+        metrics.extend(metrics::metrics(table, arms, &pairings));
         flips.extend(flips::flips(table));
     }
-    (metrics, flips)
+    Ok((metrics, flips))
 }
 
 impl Comparison {
@@ -257,6 +260,8 @@ pub enum Method {
     Dialogues,
     /// Student's t over dialogues and seeds.
     DialoguesAndSeeds,
+    /// The same over the differences within seeds.
+    SeedsInPairs,
 }
 
 /// How the dialogues of an arm ended otherwise than in the baseline.

@@ -155,7 +155,13 @@ fn metrics(comparison: &Comparison) -> Option<Part> {
             comparison.arms[0].name
         ));
         let found = || comparison.metrics.iter().flat_map(|metric| metric.differences.iter().flatten());
-        if found().any(|one| one.method == Method::DialoguesAndSeeds) {
+        if found().any(|one| one.method == Method::SeedsInPairs) {
+            below.push(
+                "± is the standard deviation over seeds; Δ is within seeds, and intervals and p count the chance of dialogues \
+                 and of seeds"
+                    .to_owned(),
+            );
+        } else if found().any(|one| one.method == Method::DialoguesAndSeeds) {
             below.push(
                 "± is the standard deviation over seeds; intervals and p count the chance of dialogues and of seeds"
                     .to_owned(),
