@@ -31,6 +31,7 @@ mod project;
 mod query;
 mod replay;
 mod report;
+mod results;
 mod rows;
 mod running;
 mod serve;
